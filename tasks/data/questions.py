@@ -1,0 +1,38 @@
+"""What a model is asked about a picture, and the chat messages that ask it."""
+
+import hashlib
+from collections.abc import Sequence
+
+from tasks.data.records import Question, Record
+
+
+def rank(*parts: object) -> str:
+    """A hash to sort by: the same on every machine, whatever the order of the file."""
+    return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
+
+
+def question(record: Record, category: str) -> Question:
+    """Gold boxes in thousandths of the picture's sides, in reading order."""
+    width, height = record.width, record.height
+    boxes = sorted(o.box for o in record.objects if o.category == category)
+    scaled = tuple(
+        (1000 * x1 / width, 1000 * y1 / height, 1000 * x2 / width, 1000 * y2 / height) for x1, y1, x2, y2 in boxes
+    )
+    return Question(record.id, record.image, category, scaled, record.categories)
+
+
+def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:
+    """`num` categories that the picture does not show, chosen by its pixel hash."""
+    missing = [c for c in categories if c not in record.categories]
+    return sorted(missing, key=lambda c: rank("absent", record.pixel_hash, c))[:num]
+
+
+def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -> list[Question]:
+    """For each picture, a question for every category that it shows and for `num_absent` that it does not."""
+    return [question(r, c) for r in records for c in [*r.categories, *absent(r, categories, num_absent)]]
+
+
+def messages(prompt: str, category: str) -> list[dict]:
+    """The user turn: the picture, then the prompt with {category} filled in."""
+    text = prompt.replace("{category}", category)
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

@@ -1,0 +1,87 @@
+"""Typed rows that flow between the stages, and their JSONL files.
+
+A `Record` is a picture with its labelled objects (boxes in pixels of that picture). A `Question` is what a model is asked:
+one picture and one category. Its gold boxes are in thousandths of the picture's sides, so that a grader needs no sizes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
+
+
+@dataclass(frozen=True)
+class Object:
+    """A labelled object; `box` is in pixels."""
+
+    category: str
+    box: Box
+
+
+@dataclass(frozen=True)
+class Record:
+    """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size."""
+
+    id: str
+    image: str
+    width: int
+    height: int
+    pixel_hash: str
+    objects: tuple[Object, ...]
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories present, each once, in reading order (left to right)."""
+        return tuple(dict.fromkeys(o.category for o in sorted(self.objects, key=lambda o: o.box)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """'Where is every `category` in this picture?' `boxes` are the gold answer in thousandths (0..1000); () = none there.
+
+    `labels` names all objects of the picture in reading order: the thinking text of an SFT target.
+    """
+
+    record_id: str
+    image: str
+    category: str
+    boxes: tuple[Box, ...]
+    labels: tuple[str, ...]
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of the RGB pixels with the size, so that a re-encoded copy of the same picture has the same hash."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+
+
+def write_jsonl(path: Path, rows: Iterable) -> None:
+    """Write dataclass instances (or dicts) one a line."""
+    lines = [json.dumps(row if isinstance(row, dict) else asdict(row), ensure_ascii=False) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> Iterator[dict]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a JSONL file that `tasks.prepare` or `tasks.slice` wrote."""
+    return [
+        Record(**{**row, "objects": tuple(Object(o["category"], tuple(o["box"])) for o in row["objects"])})
+        for row in read_jsonl(path)
+    ]
+
+
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a JSONL file that `tasks.slice` wrote."""
+    return [
+        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), "labels": tuple(row["labels"])})
+        for row in read_jsonl(path)
+    ]

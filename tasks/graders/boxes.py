@@ -1,0 +1,25 @@
+"""Boxes and their overlap. Everything is in thousandths of the picture's sides; IoU does not depend on that unit."""
+
+from dataclasses import dataclass
+
+from tasks.data.records import Box
+
+
+@dataclass(frozen=True)
+class ScoredBox:
+    """A box that a model stated, with its confidence in 0..1."""
+
+    box: Box
+    confidence: float
+
+
+def area(box: Box) -> float:
+    """Area in square units of the box; 0 for a reversed box."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union in 0..1; 0 when both boxes are so thin that their areas underflow."""
+    shared = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    union = area(a) + area(b) - shared
+    return shared / union if union > 0 else 0.0

@@ -1,0 +1,59 @@
+"""Sub-rewards of a detection answer, each in 0..1 (Visual-RFT, arXiv 2503.01785, section 3.2, repaired).
+
+Both are means over max(num_predictions, num_gold) slots, so that a box too many and a box too few both cost: the
+paper's eq. 6 divides by the predictions and lets omission go free. The paper rewards confidence linearly, which makes 0
+or 1 the best thing to state and pays for junk at confidence 0; a Brier rule makes the honest probability the best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.data.records import Box
+from tasks.graders.boxes import ScoredBox, iou
+
+
+@dataclass(frozen=True)
+class Match:
+    """A prediction's confidence and its IoU with the gold box it was given, 0 for none."""
+
+    confidence: float
+    iou: float
+
+
+def match(predictions: Sequence[ScoredBox], gold: Sequence[Box], iou_threshold: float) -> tuple[Match, ...]:
+    """Greedy one-to-one matching, most confident first; a match needs IoU > `iou_threshold`, strictly.
+
+    Equal confidences go by their best IoU, then by the box, so neither the answer's order nor that of `gold` matters.
+    """
+    ranked = sorted(predictions, key=lambda p: (-p.confidence, -max((iou(p.box, g) for g in gold), default=0.0), p.box))
+    free = sorted(gold)
+    matches = []
+    for prediction in ranked:
+        overlaps = [iou(prediction.box, g) for g in free]
+        best = max(overlaps, default=0.0)
+        if best <= iou_threshold:
+            matches.append(Match(prediction.confidence, 0.0))
+            continue
+        free.pop(overlaps.index(best))
+        matches.append(Match(prediction.confidence, best))
+    return tuple(matches)
+
+
+def iou_reward(matches: Sequence[Match], num_gold: int) -> float:
+    """Sum of the matched IoUs / max(num_predictions, num_gold). Nothing there: 1 for no box, 0 for any."""
+    if num_gold == 0:
+        return float(not matches)
+    return sum(m.iou for m in matches) / max(len(matches), num_gold)
+
+
+def confidence_reward(matches: Sequence[Match], num_gold: int) -> float:
+    """Mean of (1 + T) / 2 over the slots: T = 1 - (1 - c)^2 for a match, -c^2 for a miss, 0 for an omitted gold box.
+
+    A box that is right with probability p earns 2pc - c^2 on average, most at c = p, where it is p^2 >= 0: stating it
+    beats omitting it. So 0.5 says 'no information': a box at confidence 0 fills its slot with what silence would.
+    Nothing there: 1 for no box, 0 for any. So c is the probability that the box is right if the category is there.
+    """
+    if num_gold == 0:
+        return float(not matches)
+    scores = [1 - (1 - m.confidence) ** 2 if m.iou > 0 else -(m.confidence**2) for m in matches]
+    return (1 + sum(scores) / max(len(matches), num_gold)) / 2

@@ -1,0 +1,195 @@
+"""The schema of `params.yaml`: every key, its type and range. An unknown key or a bad value is refused before any work.
+
+`params.yaml` is composed from `conf/` by `python -m flows.compose`; DVC tracks it section by section.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+ALGORITHMS = ("grpo",)
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys and silent conversions ('3' for 3) are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DigitsDataset(Section):
+    """The embedded handwritten digits, composed into scenes by `tasks.data.digits`. Sizes are in pictures."""
+
+    source: Literal["digits"]
+    seed: int
+    num_train: Count
+    num_val: Count
+    num_test: Count
+
+
+class CocoFiles(Section):
+    annotations: str
+    images: str
+
+
+class CocoDataset(Section):
+    """COCO instances files. `val` may be left out: then `num_val` pictures are held out of `train` by their hash."""
+
+    source: Literal["coco"]
+    train: CocoFiles
+    val: CocoFiles | None = None
+    test: CocoFiles
+    categories: list[str] | None = None
+    num_val: Count
+    num_test: Count | None = None
+
+
+class Slice(Section):
+    """`num_absent`: questions a train or val picture gets about categories that it does not show."""
+
+    num_absent: Annotated[int, Field(ge=0)]
+    allow_fewer: bool
+
+
+class Lora(Section):
+    r: Count
+    alpha: Positive
+    dropout: Share
+    target_modules: str  # a regular expression or 'all-linear', as PEFT takes it
+
+
+class Model(Section):
+    """`path` is a local folder or a hub id (then pin `revision`). `prompt` holds {category}."""
+
+    path: str
+    revision: str | None
+    dtype: Literal["float32", "bfloat16", "float16"]
+    min_pixels: Count | None
+    max_pixels: Count | None
+    coordinates: Literal["relative_1000"]
+    prompt: str
+    lora: Lora | None
+
+    @model_validator(mode="after")
+    def _has_category(self):
+        if "{category}" not in self.prompt:
+            raise ValueError("prompt must hold {category}")
+        return self
+
+
+class Sft(Section):
+    """Supervised steps; `steps: 0` gives back the model that came in. Keeps the checkpoint that is best on val."""
+
+    steps: Annotated[int, Field(ge=0)]
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    eval_steps: Count
+
+
+class Rft(Section):
+    """GRPO. A step rolls out `num_generations` completions for each of `prompts_per_step` prompts."""
+
+    engine: Literal["trl"]
+    steps: Count
+    prompts_per_step: Count
+    num_generations: Annotated[int, Field(ge=2)]
+    num_iterations: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    beta: NonNegative
+    clip_low: Positive
+    clip_high: Positive
+    temperature: Positive
+    max_completion_length: Count
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"]
+    scale_rewards: bool
+    eval_steps: Count
+    patience: Count
+
+
+class Reward(Section):
+    """Weights of the sub-rewards, normalised to sum 1; `iou_threshold` is the least overlap of a match (exclusive)."""
+
+    iou: NonNegative
+    confidence: NonNegative
+    format: NonNegative
+    iou_threshold: Share
+
+    @model_validator(mode="after")
+    def _some_weight(self):
+        if self.iou + self.confidence + self.format <= 0:
+            raise ValueError("at least one of iou, confidence, format must be above 0")
+        return self
+
+
+class Grade(Section):
+    """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`) or every one (`all`)."""
+
+    existence: Literal["ground_truth", "all"]
+    batch_size: Count
+    max_new_tokens: Count
+
+
+class Grid(Section):
+    """What a study varies. `policy` is `sft` and the algorithms: the policies graded beside the base model."""
+
+    k: Annotated[list[Count], Field(min_length=1)]
+    seed: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    algorithm: Annotated[list[Literal[ALGORITHMS]], Field(min_length=1)]
+    policy: Annotated[list[str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.policy != ["sft", *self.algorithm]:
+            raise ValueError(f"policy must be {['sft', *self.algorithm]} (sft, then grid.algorithm), not {self.policy}")
+        for name in ("k", "seed", "algorithm"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} holds a value twice: {values}")
+        return self
+
+
+class Report(Section):
+    """`resamples` of the bootstrap; `confidence` of the intervals."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    num_pictures: Count
+
+
+class Params(Section):
+    study: str
+    dataset: Annotated[DigitsDataset | CocoDataset, Field(discriminator="source")]
+    slice: Slice
+    model: Model
+    warmup: Sft
+    sft: Sft
+    rft: Rft
+    reward: Reward
+    grade: Grade
+    grid: Grid
+    report: Report
+
+
+class ParamsError(ValueError):
+    """A params.yaml that cannot be used; the message names each key."""
+
+
+def validate(raw: dict, origin: str) -> Params:
+    """`Params` from a nested dict, or a `ParamsError` naming `origin`, each bad key and what is wrong with it."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
+        raise ParamsError("\n".join([f"{origin}: {len(lines)} bad value(s)", *lines])) from None
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """The validated parameters of this study."""
+    return validate(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))

@@ -1,0 +1,1 @@
+"""Scores over a whole set of answers, and how sure they are."""
