@@ -1,0 +1,6 @@
+"""What drives the graph: Hydra composes `params.yaml`, Prefect runs the stages of `dvc.yaml`. The work is in tasks/."""
+
+import os
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

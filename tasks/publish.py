@@ -1,0 +1,87 @@
+"""Show a study in MLflow: one run a policy and grid point, rebuilt from grades/ and policies/ alone.
+
+    python -m tasks.publish --pool data/pool --slices data/slice --policies policies --grades grades
+
+Losing MLflow loses nothing: this command brings it back. Run twice, it changes nothing.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from tasks import tracking
+from tasks.data.records import read_jsonl
+from tasks.params import Params, load_params
+
+NUM_PICTURES = 8  # of a run, the same questions for every policy
+GOLD, PREDICTED = "#2ca02c", "#d62728"
+
+
+def draw(image: Image.Image, gold: list, boxes: list) -> Image.Image:
+    """A copy with the boxes (thousandths of its sides) burned in, gold ones green, predicted ones red."""
+    copy = image.convert("RGB")
+    canvas = ImageDraw.Draw(copy)
+    for colour, some in ((GOLD, gold), (PREDICTED, boxes)):
+        for x1, y1, x2, y2 in some:
+            pixels = [x1 * copy.width / 1000, y1 * copy.height / 1000, x2 * copy.width / 1000, y2 * copy.height / 1000]
+            canvas.rectangle(pixels, outline=colour)
+    return copy
+
+
+def pictures(predictions: Path, pool: Path) -> dict[str, Image.Image]:
+    """`NUM_PICTURES` questions spread evenly over the test, by their place in it."""
+    rows = list(read_jsonl(predictions))
+    chosen = range(0, len(rows), max(1, len(rows) // NUM_PICTURES))[:NUM_PICTURES]
+    drawn = {}
+    for i in chosen:
+        with Image.open(pool / rows[i]["image"]) as image:
+            drawn[f"{i:05d}"] = draw(image, rows[i]["gold"], rows[i]["boxes"])
+    return drawn
+
+
+def results(grade: Path, policy: Path | None, pool: Path, model: str) -> tracking.Results:
+    """What the folders of a grade and of its policy hold. The base has no policy folder, hence no curves."""
+    metrics = json.loads((grade / "metrics.json").read_text(encoding="utf-8"))
+    history = json.loads((policy / "history.json").read_text(encoding="utf-8")) if policy else {}
+    failures = {f"failures/{code}": count for code, count in metrics.pop("failures").items()}
+    training = {key: history[key] for key in ("best_step", "num_labelled") if key in history}
+    seconds = {"training_seconds": history["seconds"]} if history else {}
+    return tracking.Results(
+        curves={"train": history.get("steps", []), "val": history.get("val", [])},
+        metrics={**{m: v for m, v in metrics.items() if m not in ("k", "seed")}, **failures, **training, **seconds},
+        pictures=pictures(grade / "predictions.jsonl", pool),
+        predictions=grade / "predictions.jsonl",
+        model=model,
+    )
+
+
+def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Path) -> list[str]:
+    """Publish the base and every point of the grid; the ids of their runs."""
+    grid = params.grid
+    records = [pool / "train.jsonl", pool / "test.jsonl"]  # they hold the pixel hashes, the slice's questions do not
+    points = [("base", None, None), *itertools.product(grid.policy, grid.k, grid.seed)]
+    runs = []
+    for policy, k, seed in points:
+        files = records[1:] if k is None else [*records, slices / f"{k}-{seed}" / "train.jsonl"]
+        point = tracking.Point(params.study, policy, k, seed, params.model_dump(), tracking.data_hash(*files))
+        folder = None if k is None else policies / point.name
+        model = str(folder) if folder else params.model.path
+        runs.append(tracking.publish(point, results(grades / point.name, folder, pool, model)))
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tasks.publish", description="Show the study in MLflow.")
+    for name in ("pool", "slices", "policies", "grades"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    arguments = parser.parse_args()
+    params = load_params()
+    runs = publish(params, **vars(arguments))
+    print(f"{len(runs)} runs in the MLflow experiment {params.study}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The flow on small graphs, with a real DVC and a real Prefect server: what runs, what is left, what is shown."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Cancelling
+
+from flows.pipeline import read_graph
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHON = shlex.quote(sys.executable)
+
+
+def stage(cmd: str, out: str, deps: tuple[str, ...] = ()) -> dict:
+    return {"cmd": cmd, "outs": [out], **({"deps": list(deps)} if deps else {})}
+
+
+# two chains that do not need each other, one of which breaks in its middle
+CHAINS = {
+    "start": stage("echo s > start", "start"),
+    "bad": stage("echo 'no such category: unicorn' && exit 3", "bad", ["start"]),
+    "after_bad": stage("cp bad after_bad", "after_bad", ["bad"]),
+    "good": stage("sleep 1 && cp start good", "good", ["start"]),
+    "after_good": stage("cp good after_good", "after_good", ["good"]),
+}
+# a stage that says which process it is and then works for ever; it takes SIGTERM lightly
+STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+STUBBORN += "open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+LONG = {"long": stage(f'{PYTHON} -c "{STUBBORN}"', "never")}
+PAIR = {name: stage(f"date +%s.%N > {name} && sleep 3 && date +%s.%N >> {name}", name) for name in ("one", "two")}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Environment variables that point at a Prefect server which lasts as long as the module."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    server = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with SyncPrefectClient(variables["PREFECT_API_URL"]) as client:
+        until(lambda: client.api_healthcheck() is None, 60)
+    yield variables
+    server.terminate()
+    server.wait(30)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """An empty DVC repository as working directory. Fill it with `write_graph`."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], check=True)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def write_graph(stages: dict) -> None:
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+
+
+def start(environment: dict, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "flows.pipeline", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code and what went to stderr."""
+    errors = process.communicate(timeout=120)[1]
+    return process.returncode, errors
+
+
+def until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def long_stage_pid() -> int:
+    until(lambda: Path("pid").is_file() and Path("pid").read_text())
+    return int(Path("pid").read_text())
+
+
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def flow_runs(environment: dict) -> list[tuple[str, dict]]:
+    """Of this checkout: (state of the flow run, task run name -> state), the latest first."""
+    with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+        ours = [run for run in client.read_flow_runs() if f"checkout:{Path.cwd()}" in run.tags]
+        ours.sort(key=lambda run: run.created, reverse=True)
+        tasks = client.read_task_runs()
+    return [
+        (run.state_type.value, {t.name: t.state_type.value for t in tasks if t.flow_run_id == run.id}) for run in ours
+    ]
+
+
+def test_a_failed_stage_fails_the_flow_and_stops_only_what_needs_it(environment, checkout):
+    write_graph(CHAINS)
+    code, errors = finish(start(environment))
+    assert code == 1
+    assert "stage bad failed" in errors
+    assert "no such category: unicorn" in errors  # the end of the stage's own output
+    assert "not run, since they need what failed: after_bad" in errors
+    assert Path("after_good").is_file()
+    assert "unicorn" in Path(".rft/logs/bad.log").read_text()
+    states = {"start": "COMPLETED", "bad": "FAILED", "good": "COMPLETED", "after_good": "COMPLETED"}
+    until(lambda: flow_runs(environment) == [("FAILED", states)])  # task runs reach the server a little later
+
+
+def test_a_named_stage_runs_with_what_it_needs_and_nothing_else(environment, checkout):
+    write_graph(CHAINS)
+    assert finish(start(environment, "good"))[0] == 0
+    assert sorted(name for name in CHAINS if Path(name).exists()) == ["good", "start"]
+
+
+def test_an_unknown_stage_is_refused_by_name(environment, checkout):
+    write_graph(CHAINS)
+    code, errors = finish(start(environment, "none_such"))
+    assert code == 1
+    assert "none_such" in errors
+
+
+@pytest.mark.parametrize(("limit", "together"), [("1", False), ("2", True)])
+def test_the_limit_says_how_many_stages_run_at_a_time(environment, checkout, limit, together):
+    write_graph(PAIR)
+    assert finish(start(environment, "--limit", limit))[0] == 0
+    spans = sorted([float(word) for word in Path(name).read_text().split()] for name in PAIR)
+    assert (spans[1][0] < spans[0][1]) is together
+
+
+def test_a_killed_flow_leaves_no_process_and_the_next_one_cleans_up(environment, checkout):
+    write_graph(LONG)
+    flow = start(environment)
+    pid = long_stage_pid()
+    code, errors = finish(start(environment))  # a second one beside it
+    assert (code, "already running" in errors) == (1, True)
+    flow.send_signal(signal.SIGKILL)
+    until(lambda: ended(pid))
+    finish(flow)
+    Path(".dvc/tmp/rwlock").write_text('{"torn')  # what a kill at a bad moment leaves of it
+    write_graph({"long": stage("echo done > never", "never")})
+    assert finish(start(environment))[0] == 0
+    until(lambda: [state for state, _ in flow_runs(environment)] == ["COMPLETED", "CRASHED"])
+    assert "RUNNING" not in flow_runs(environment)[1][1].values()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_flow_takes_its_stages_along(environment, checkout, sent):
+    write_graph(LONG)
+    flow = start(environment)
+    pid = long_stage_pid()
+    flow.send_signal(sent)
+    assert finish(flow)[0] != 0
+    assert ended(pid)
+
+
+def test_cancelling_in_the_ui_stops_the_flow(environment, checkout):
+    write_graph(LONG)
+    flow = start(environment)
+    pid = long_stage_pid()
+    with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+        (run,) = [run for run in client.read_flow_runs() if f"checkout:{checkout}" in run.tags]
+        client.set_flow_run_state(run.id, Cancelling())
+    assert finish(flow)[0] != 0
+    assert ended(pid)
+    assert [state for state, _ in flow_runs(environment)] == ["CANCELLED"]
+
+
+def test_the_graph_is_dvcs(checkout):
+    matrix = {"matrix": {"k": [1, 2]}, **stage("cp start m${item.k}", "m${item.k}", ["start"])}
+    write_graph({"start": CHAINS["start"], "m": matrix})
+    Path("data").write_text("not a stage")
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], check=True)
+    assert read_graph([]) == {"start": set(), "m@1": {"start"}, "m@2": {"start"}}
+    assert read_graph(["m@2"]) == {"start": set(), "m@2": {"start"}}
+    assert read_graph(["m"]) == read_graph([])

@@ -1,0 +1,198 @@
+"""Real MLflow on real files: what a reader of the UI finds after publishing, republishing, a lost database, a kill."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+from PIL import Image
+
+from tasks import tracking
+from tasks.params import validate
+from tasks.publish import publish
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTS = """
+import sys, time
+from tasks import tracking
+time.sleep(max(0, float(sys.argv[1]) - time.time()))
+print(tracking.init("digits")[1])
+"""
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """A working directory with nothing in it, which is where MLflow's files go."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A database with MLflow's tables in it, which take six seconds to make."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def workplace(bare, database):
+    """A working directory with a fresh database."""
+    (bare / ".rft").mkdir()
+    shutil.copy(database, bare / ".rft")
+    return bare
+
+
+@pytest.fixture
+def params():
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return validate({**raw, "grid": {"k": [1], "seed": [0], "algorithm": ["grpo"], "policy": ["sft", "grpo"]}}, "test")
+
+
+@pytest.fixture
+def study(workplace, params):
+    """What the stages leave for a grid of one point: the arguments of `publish`."""
+    pool, slices, policies, grades = (workplace / name for name in ("pool", "slices", "policies", "grades"))
+    for folder in (pool / "images", slices / "1-0", policies / "sft-1-0", policies / "grpo-1-0"):
+        folder.mkdir(parents=True)
+    (pool / "train.jsonl").write_text('{"id": "a"}\n')
+    (pool / "test.jsonl").write_text('{"id": "t"}\n')
+    (slices / "1-0" / "train.jsonl").write_text('{"id": "a"}\n')
+    Image.new("RGB", (100, 50), "white").save(pool / "images" / "t.png")
+    for name in ("base", "sft-1-0", "grpo-1-0"):
+        (grades / name).mkdir(parents=True)
+        row = {"image": "images/t.png", "gold": [[100, 200, 500, 600]], "boxes": [[700, 200, 900, 600]]}
+        (grades / name / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+        metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5, "failures": {"no_answer": 3}}
+        (grades / name / "metrics.json").write_text(json.dumps(metrics))
+        if name != "base":
+            history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4}
+            history["steps"] = [{"step": s, "reward": s / 100, "kl": float("nan")} for s in (10, 20)]
+            history["val"] = [{"step": 0, "reward": 0.4}]
+            (policies / name / "history.json").write_text(json.dumps(history))
+    return params, pool, slices, policies, grades
+
+
+def runs(experiment: str = "digits") -> dict:
+    """Run name -> run, of those that MLflow shows."""
+    client, number = tracking.init(experiment)
+    found = client.search_runs([number])
+    assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
+    return {run.info.run_name: run for run in found}
+
+
+def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(study):
+    publish(*study)
+    shown = runs()
+    assert set(shown) == {"base", "sft-1-0", "grpo-1-0"}
+    run, client = shown["grpo-1-0"], tracking.init("digits")[0]
+    assert run.info.status == "FINISHED"
+    curve = client.get_metric_history(run.info.run_id, "train/reward")
+    assert [(point.step, point.value) for point in curve] == [(10, 0.1), (20, 0.2)]
+    assert run.data.metrics["val/reward"] == 0.4
+    assert run.data.metrics["test/reward"] == 0.5
+    assert run.data.metrics["test/failures/no_answer"] == 3
+    assert "train/kl" not in run.data.metrics  # NaN is no number to show
+    assert run.data.params["rft.beta"] == "0.01"
+    assert not any(key.startswith("rft.") for key in shown["sft-1-0"].data.params)
+    assert run.data.tags["model"].endswith("policies/grpo-1-0")
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_hash"][:32]
+    picture = Image.open(client.download_artifacts(run.info.run_id, "pictures/00000.png"))
+    assert picture.getpixel((10, 20)) == (0x2C, 0xA0, 0x2C)  # a corner of the gold box: 100 of 1000 of 100 pixels
+    assert picture.getpixel((70, 20)) == (0xD6, 0x27, 0x28)
+
+
+def test_publishing_the_same_files_again_changes_nothing(study):
+    assert publish(*study) == publish(*study)
+    assert len(runs()) == 3
+
+
+def test_new_results_under_the_same_parameters_replace_the_run(study):
+    before = dict(zip(["base", "sft-1-0", "grpo-1-0"], publish(*study), strict=True))
+    file = study[3] / "grpo-1-0" / "history.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "val": [{"step": 0, "reward": 0.9}]}))
+    publish(*study)
+    after = runs()
+    assert after["grpo-1-0"].data.metrics["val/reward"] == 0.9
+    assert {name for name in before if after[name].info.run_id == before[name]} == {"base", "sft-1-0"}
+
+
+def test_other_rft_settings_make_one_more_rft_run_and_no_other(study):
+    params, *folders = study
+    first = publish(params, *folders)
+    second = publish(params.model_copy(update={"rft": params.rft.model_copy(update={"beta": 0.5})}), *folders)
+    assert first[:2] == second[:2]
+    assert first[2] != second[2]
+
+
+def test_a_lost_database_comes_back_whole(study):
+    publish(*study)
+    before = {name: (run.data.metrics, run.data.params) for name, run in runs().items()}
+    (study[1].parent / ".rft" / "mlflow.db").unlink()
+    publish(*study)
+    assert {name: (run.data.metrics, run.data.params) for name, run in runs().items()} == before
+
+
+def test_a_live_run_shows_its_curve_and_gives_way_to_the_published_one(study):
+    params, pool, slices, *_ = study
+    data = tracking.data_hash(pool / "train.jsonl", pool / "test.jsonl", slices / "1-0" / "train.jsonl")
+    point = tracking.Point("digits", "grpo", 1, 0, params.model_dump(), data)
+    with tracking.live(point) as log:
+        log("train", {"step": 10, "reward": 0.1})
+        assert runs()["grpo-1-0"].info.status == "RUNNING"
+        assert runs()["grpo-1-0"].data.metrics["train/reward"] == 0.1
+    live = runs()["grpo-1-0"].info
+    assert live.status == "FINISHED"
+    assert live.run_id not in publish(*study)
+    assert len(runs()) == 3
+
+
+def test_a_training_goes_on_when_mlflow_does_not_work(workplace, params, monkeypatch, caplog):
+    (workplace / "a_file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/a_file/mlflow.db")
+    with tracking.live(tracking.Point("digits", "sft", 1, 0, params.model_dump(), "0")) as log:
+        log("train", {"step": 1, "loss": 1.0})
+    assert "no live curves" in caplog.text
+
+
+def _train_for_ever(params: dict, ready) -> None:
+    with tracking.live(tracking.Point("digits", "sft", 1, 0, params, "0")):
+        ready.set()
+        time.sleep(600)
+
+
+def test_the_run_of_a_killed_training_is_closed_at_the_next_start(workplace, params):
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    process = spawn.Process(target=_train_for_ever, args=(params.model_dump(), ready))
+    process.start()
+    assert ready.wait(60)
+    client, experiment = tracking.init("digits")
+    tracking.close_stale(client, experiment)
+    assert runs()["sft-1-0"].info.status == "RUNNING"  # alive: not ours to close
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    tracking.close_stale(client, experiment)
+    assert runs()["sft-1-0"].info.status == "KILLED"
+
+
+def test_eight_processes_may_make_the_database_at_once(bare):
+    start = str(time.time() + 10)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", STARTS, start]
+    starts = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    experiments = {process.communicate(timeout=120)[0].strip() for process in starts}
+    assert [process.returncode for process in starts] == [0] * 8
+    assert len(experiments) == 1
+    assert (
+        len(MlflowClient(f"sqlite:///{bare}/.rft/mlflow.db").search_experiments(filter_string="name = 'digits'")) == 1
+    )
