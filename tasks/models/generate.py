@@ -1,0 +1,61 @@
+"""Greedy answers to questions, in left-padded batches: the same code answers in validation, in grading and in the user's hands."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from tasks.data.questions import messages
+from tasks.data.records import Question
+
+
+def control_tokens(processor: ProcessorMixin) -> list[int]:
+    """Tokens that an answer must never hold (`<|image_pad|>`, `<|im_start|>`, ...): every special one but the end of turn."""
+    tokenizer = processor.tokenizer
+    return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
+
+
+def encode(
+    processor: ProcessorMixin, prompt: str, questions: Sequence[Question], pool: Path
+) -> dict[str, torch.Tensor]:
+    """A left-padded batch: input_ids and attention_mask (B, T), pixel_values, image_grid_thw."""
+    texts = [
+        processor.apply_chat_template(messages(prompt, q.category), add_generation_prompt=True, tokenize=False)
+        for q in questions
+    ]
+    images = [[Image.open(pool / q.image).convert("RGB")] for q in questions]
+    return processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
+
+
+@torch.no_grad()
+def answer(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompt: str,
+    questions: Sequence[Question],
+    pool: Path,
+    batch_size: int,
+    max_new_tokens: int,
+    progress: str | None = None,
+) -> list[str]:
+    """The completion of each question. `progress` names a bar on a terminal. The model's training mode is kept."""
+    training, tokenizer = model.training, processor.tokenizer
+    model.eval()
+    completions: list[str] = []
+    starts = range(0, len(questions), batch_size)
+    for start in tqdm(starts, desc=progress, disable=None if progress else True):
+        batch = encode(processor, prompt, questions[start : start + batch_size], pool)
+        output = model.generate(
+            **{key: value.to(model.device) for key, value in batch.items()},
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            suppress_tokens=control_tokens(processor),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        completions += tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    model.train(training)
+    return completions

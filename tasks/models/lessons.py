@@ -1,0 +1,134 @@
+"""What the shipped base model is taught: conversations about printed scenes, as padded batches of tensors.
+
+A row is one picture and a few turns in random order: 'Detect all' for the categories that are there and one that is not, the
+name of the digit at a box, the name of the only digit. Asking for all that a picture shows in one row is what makes
+localisation break through within minutes; naming is what makes the model look at *which* digit was asked for.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedTokenizerFast
+
+from tasks.data.records import Box
+from tasks.data.scenes import CATEGORIES, SIDE, Scene, compose
+from tasks.graders.parse import format_answer
+from tasks.models.printed import printed_glyph
+from tasks.models.tiny import MERGE, NUM_IMAGE_TOKENS, PATCH
+
+DETECT, NAME_AT, NAME = "Detect all '{}'.", "Name the digit at [{}, {}, {}, {}].", "Name the digit."
+MAX_TURNS = 5
+GRID = SIDE // PATCH  # patches a side
+Turn = tuple[str, str]  # question, answer
+
+
+def thousandths(box: Box) -> Box:
+    return tuple(1000 * value / SIDE for value in box)
+
+
+def stated_confidence(rng: np.random.Generator, clarity: float) -> float:
+    """0.5 for a glyph of the lowest resolution, 1 for a sharp one, with noise: RFT needs something to choose from."""
+    return float(np.clip(0.5 + 0.5 * clarity + rng.normal(0, 0.08), 0.3, 1))
+
+
+def turns_about(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+    """Up to MAX_TURNS questions and gold answers in random order."""
+    objects = sorted(zip(scene.objects, scene.glyphs, strict=True), key=lambda pair: pair[0].box)
+    labels = list(dict.fromkeys(o.category for o, _ in objects))
+    think = ", ".join(labels)
+    turns = []
+    for category in [*labels, rng.choice([c for c in CATEGORIES if c not in labels])]:
+        found = [(o, g) for o, g in objects if o.category == category]
+        boxes = [thousandths(o.box) for o, _ in found]
+        confidences = [stated_confidence(rng, g.clarity) for _, g in found]
+        turns.append((DETECT.format(category), format_answer(boxes, confidences, think)))
+    for o, _ in objects:
+        place = NAME_AT.format(*(round(v) for v in thousandths(o.box)))
+        turns.append((place, f"<answer>{o.category}</answer>"))
+    if len(objects) == 1:
+        turns.append((NAME, f"<answer>{labels[0]}</answer>"))
+    return [turns[i] for i in rng.permutation(len(turns))[:MAX_TURNS]]
+
+
+def corpus(num_scenes: int = 2000) -> Iterator[str]:
+    """Text that the tokenizer is trained on: the turns of many scenes."""
+    rng = np.random.default_rng(0)
+    for _ in range(num_scenes):
+        for question, answer in turns_about(compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))), rng):
+            yield f"user\n{question}\nassistant\n{answer}\n"
+
+
+def patchify(images: np.ndarray) -> torch.Tensor:
+    """(B, SIDE, SIDE, 3) uint8 -> (B * GRID**2, 3 * 2 * PATCH**2), as the processor does it (a test compares them)."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    half = GRID // MERGE
+    x = x.view(len(images), 3, half, MERGE, PATCH, half, MERGE, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    x = x.unsqueeze(6).expand(*x.shape[:6], 2, *x.shape[6:])  # the two frames of a still picture
+    return x.reshape(len(images) * GRID**2, -1)
+
+
+def patch_targets(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """For each patch, (GRID, GRID): the digit whose box covers its centre (10 = none), and that box, (GRID, GRID, 4) in 0..1."""
+    digit, box = np.full((GRID, GRID), 10), np.zeros((GRID, GRID, 4), np.float32)
+    centres = (np.arange(GRID) + 0.5) * PATCH
+    for o, glyph in zip(scene.objects, scene.glyphs, strict=True):
+        x1, y1, x2, y2 = o.box
+        inside = ((centres >= y1) & (centres < y2))[:, None] & ((centres >= x1) & (centres < x2))[None]
+        digit[inside], box[inside] = glyph.digit, np.array(o.box) / SIDE
+    return digit, box
+
+
+def merge_patches(grid: np.ndarray) -> torch.Tensor:
+    """(B, GRID, GRID, ...) -> (B, GRID**2 / MERGE**2, MERGE**2, ...): the patches of one image token side by side."""
+    half = GRID // MERGE
+    x = torch.from_numpy(grid).unflatten(1, (half, MERGE)).unflatten(3, (half, MERGE))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+class Lessons(IterableDataset):
+    """Endless batches of B scenes: pixel_values; digit (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged four by four;
+    and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together, to spare padding."""
+
+    POOL = 4  # batches that are sorted by length together
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast | None, batch_size: int, seed: int):
+        self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        rng = np.random.default_rng(self.seed)
+        num = self.batch_size * self.POOL
+        while True:
+            scenes = [compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))) for _ in range(num)]
+            rows = [self.encode(turns_about(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
+            order = sorted(range(num), key=lambda i: len(rows[i][0]))
+            for n in rng.permutation(self.POOL):
+                chosen = order[n * self.batch_size : (n + 1) * self.batch_size]
+                yield self.collate([scenes[i] for i in chosen], [rows[i] for i in chosen])
+
+    def encode(self, turns: list[Turn]) -> tuple[list[int], list[int]]:
+        """Token ids and labels (-100 outside the answers) of one conversation about one picture."""
+        picture = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
+        pieces = []
+        for n, (question, answer) in enumerate(turns):
+            start = "\n<|im_start|>user\n" if n else f"<|im_start|>user\n{picture}"
+            pieces += [f"{start}{question}<|im_end|>\n<|im_start|>assistant\n", f"{answer}<|im_end|>"]
+        ids, labels = [], []
+        for index, tokens in enumerate(self.tokenizer(pieces).input_ids):
+            ids += tokens
+            labels += tokens if index % 2 else [-100] * len(tokens)
+        return ids, labels
+
+    def collate(self, scenes: list[Scene], rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        digits, boxes = zip(*map(patch_targets, scenes), strict=True)
+        batch = {
+            "pixel_values": patchify(np.stack([scene.image for scene in scenes])),
+            "digit": merge_patches(np.stack(digits)),
+            "box": merge_patches(np.stack(boxes)),
+        }
+        if self.tokenizer:
+            width, pad = max(len(ids) for ids, _ in rows), self.tokenizer.pad_token_id
+            batch["input_ids"] = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
+            batch["labels"] = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])
+        return batch

@@ -1,0 +1,132 @@
+"""What the training stages share: their inputs, LoRA, the validation score, and the folder they leave behind."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, Image
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, ProcessorMixin
+
+from tasks.data.records import Question, read_questions
+from tasks.graders import make_grader
+from tasks.models.generate import answer
+from tasks.models.loading import load_model, load_processor
+from tasks.models.validation import Validation
+from tasks.params import Params, Rft, Sft
+
+# transformers' and TRL's names of what is kept of a step -> ours
+CURVES = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "truncated",
+    "frac_reward_zero_std": "zero_variance",
+    "clip_ratio/region_mean": "clip_fraction",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+@dataclass
+class Job:
+    """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model."""
+
+    params: Params
+    policy: str
+    pool: Path
+    slice: Path
+    init: Path | None
+    seed: int
+    began: float = field(default_factory=time.time)
+
+    def __post_init__(self):
+        self.train: list[Question] = read_questions(self.slice / "train.jsonl")
+        self.val: list[Question] = read_questions(self.slice / "val.jsonl")
+        self.processor: ProcessorMixin = load_processor(self.params.model, self.init)
+        self.grader = make_grader(self.params.reward)
+
+    def load(self) -> PreTrainedModel:
+        """The initial weights, with a fresh LoRA adapter when the parameters ask for one."""
+        torch.manual_seed(self.seed)
+        model = load_model(self.params.model, self.init)
+        lora = self.params.model.lora
+        if lora is None:
+            return model
+        config = LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules
+        )
+        return get_peft_model(model, config)
+
+    def validation(self, every: int, patience: int | None = None) -> Validation:
+        def score(model: PreTrainedModel) -> float:
+            grade = self.params.grade
+            texts = answer(
+                model,
+                self.processor,
+                self.params.model.prompt,
+                self.val,
+                self.pool,
+                grade.batch_size,
+                grade.max_new_tokens,
+            )
+            return sum(self.grader(t, q).reward for t, q in zip(texts, self.val, strict=True)) / len(texts)
+
+        return Validation(self.policy, score, every, patience)
+
+    def rows(self, **columns: list) -> Dataset:
+        """The train questions as a data set: `image` (decoded on access) beside the given columns."""
+        images = [str(self.pool / q.image) for q in self.train]
+        return Dataset.from_dict({"image": images, **columns}).cast_column("image", Image())
+
+    def trainer_options(self, params: Sft | Rft, scratch: str) -> dict:
+        """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""
+        half = self.params.model.dtype != "float32"
+        return {
+            "output_dir": scratch,
+            "max_steps": params.steps,
+            "learning_rate": params.learning_rate,
+            "weight_decay": params.weight_decay,
+            "lr_scheduler_type": "linear",
+            "gradient_checkpointing": half,
+            "bf16": self.params.model.dtype == "bfloat16",
+            "fp16": self.params.model.dtype == "float16",
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "report_to": [],
+            "seed": self.seed,
+            "disable_tqdm": True,  # the validation callback has its own bar
+        }
+
+    def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, logs: list[dict]) -> None:
+        """A plain Hugging Face folder (LoRA merged) with the best weights, and history.json."""
+        if validation is not None:
+            validation.restore(model)
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        out.mkdir(parents=True)
+        model.save_pretrained(out)
+        self.processor.save_pretrained(out)
+        steps = [
+            {"step": row["step"], **{ours: row[theirs] for theirs, ours in CURVES.items() if theirs in row}}
+            for row in logs
+            if "loss" in row
+        ]
+        manifest = json.loads((self.slice / "manifest.json").read_text())
+        history = {
+            "policy": self.policy,
+            "k": manifest["k"],
+            "seed": self.seed,
+            "seconds": round(time.time() - self.began, 1),
+            "best_step": validation.best_step if validation else 0,
+            "num_labelled": manifest["train"]["num_pictures"],
+            "steps": steps,
+            "val": validation.curve if validation else [],
+        }
+        (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")

@@ -1,0 +1,57 @@
+"""Validation while training: the grader's mean reward on the slice's val questions, the best weights kept, early stopping.
+
+SFT and RFT stop and choose by this one callback, so that neither gets a better chance than the other. The test split is not
+seen here.
+"""
+
+from collections.abc import Callable
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+def trainable(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+class Validation(TrainerCallback):
+    """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new best stop.
+
+    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory). A bar called `name` shows
+    on a terminal, and nothing elsewhere.
+    """
+
+    def __init__(self, name: str, score: Callable[[PreTrainedModel], float], every: int, patience: int | None = None):
+        self.score, self.every, self.patience = score, every, patience
+        self.bar = tqdm(desc=name, disable=None, unit="step")
+        self.curve: list[dict[str, float]] = []
+        self.best_step, self._best_reward = 0, float("-inf")
+        self._best_weights: dict[str, torch.Tensor] = {}
+
+    def _check(self, model: PreTrainedModel, step: int) -> None:
+        reward = self.score(model)
+        self.bar.set_postfix(val_reward=f"{reward:.3f}")
+        self.curve.append({"step": step, "reward": reward})
+        if reward > self._best_reward:
+            self.best_step, self._best_reward = step, reward
+            self._best_weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
+
+    def on_train_begin(self, args, state: TrainerState, control: TrainerControl, model=None, **kwargs):
+        self.bar.reset(total=state.max_steps)
+        self._check(model, 0)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
+    ) -> TrainerControl:
+        self.bar.update()
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._check(model, state.global_step)
+            checks_since_best = sum(point["step"] > self.best_step for point in self.curve)
+            control.should_training_stop |= self.patience is not None and checks_since_best >= self.patience
+        return control
+
+    def restore(self, model: PreTrainedModel) -> None:
+        with torch.no_grad():
+            for name, p in trainable(model).items():
+                p.copy_(self._best_weights[name])

@@ -1,0 +1,32 @@
+"""Stage `rft`: reinforcement fine-tuning from the warm-up with verifiable rewards.
+
+`python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0 --out policies/grpo-4-0`
+GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785). The reward is the grader of `tasks.graders`, which validation
+and grading use too; training stops early and keeps the best weights by it on val.
+"""
+
+from pathlib import Path
+
+from tasks.models.training import Job
+from tasks.params import ALGORITHMS, load_params
+from tasks.process import die_with_parent
+from tasks.rl import trl_grpo
+from tasks.sft import arguments
+
+ENGINES = {("trl", "grpo"): trl_grpo.train}
+
+
+def main() -> None:
+    die_with_parent()
+    parser = arguments(__doc__)
+    parser.add_argument("--algorithm", choices=ALGORITHMS, required=True)
+    parser.add_argument("--init", type=Path, required=True)
+    args = parser.parse_args()
+    params = load_params()
+    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed)
+    model, validation, logs = ENGINES[params.rft.engine, args.algorithm](job)
+    job.save(model, args.out, validation, logs)
+
+
+if __name__ == "__main__":
+    main()

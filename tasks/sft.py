@@ -1,0 +1,64 @@
+"""Stages `warmup` and `sft`: supervised fine-tuning on a slice with TRL's SFTTrainer.
+
+`python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: the short one that
+RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only; the target is the gold
+answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights kept are those that do best on
+val by the same grader that RFT is rewarded by.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from tasks.data.questions import messages
+from tasks.graders.parse import format_answer
+from tasks.models.training import Job
+from tasks.params import Params, Sft, load_params
+from tasks.process import die_with_parent
+
+
+def train(job: Job, params: Sft, out: Path) -> None:
+    """`params.steps` supervised steps from the job's initial weights; writes the model folder `out`."""
+    model = job.load()
+    if params.steps == 0:
+        job.save(model, out, None, [])
+        return
+    prompts = [messages(job.params.model.prompt, q.category) for q in job.train]
+    targets = [format_answer(q.boxes, [1.0] * len(q.boxes), ", ".join(q.labels)) for q in job.train]
+    rows = job.rows(
+        prompt=[[{"role": "user", "content": m[0]["content"][1]["text"]}] for m in prompts],
+        completion=[[{"role": "assistant", "content": target}] for target in targets],
+    )
+    validation = job.validation(params.eval_steps)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = SFTConfig(
+            **job.trainer_options(params, scratch), per_device_train_batch_size=params.batch_size, max_length=None
+        )
+        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    job.save(model, out, validation, trainer.state.log_history)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The paths and the seed that every training stage takes."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--slice", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def main(policy: str = "sft") -> None:
+    die_with_parent()
+    args = arguments(__doc__).parse_args()
+    params: Params = load_params()
+    train(Job(params, policy, args.pool, args.slice, None, args.seed), getattr(params, policy), args.out)
+
+
+if __name__ == "__main__":
+    main()
