@@ -118,7 +118,10 @@ def _sort_annotations(coco: dict, file: str) -> tuple[dict[object, list[dict]], 
 
 
 def read_coco(split: CocoSplit, categories: Collection[str] | None) -> tuple[list[Picture], list[Quarantined]]:
-    """All pictures with their usable objects of `categories` (None = all), and everything that was put aside."""
+    """All pictures with their usable objects, and everything that was put aside.
+
+    With `categories`, only the pictures that show one of them and only their objects: the rest is not even decoded.
+    """
     coco, file = _load(split.annotations), str(split.annotations)
     names = {c["id"]: c["name"] for c in coco["categories"]}
     if missing := set(categories or ()) - set(names.values()):
@@ -126,6 +129,11 @@ def read_coco(split: CocoSplit, categories: Collection[str] | None) -> tuple[lis
     by_image, aside = _sort_annotations(coco, file)
     pictures = []
     for image in tqdm(coco["images"], desc=f"read {split.annotations.name}", disable=None):
+        if categories is not None:
+            wanted = [a for a in by_image[image["id"]] if names[a["category_id"]] in categories]
+            if not wanted:
+                continue
+            by_image[image["id"]] = wanted
         try:
             pixels = decode(split.images, str(image.get("file_name", "")))
         except ValueError as error:
@@ -138,7 +146,7 @@ def read_coco(split: CocoSplit, categories: Collection[str] | None) -> tuple[lis
             box = clip_box(annotation.get("bbox"), pixels.width, pixels.height)
             if isinstance(box, str):
                 aside.append(Quarantined(file, "annotation", str(annotation["id"]), box))
-            elif categories is None or names[annotation["category_id"]] in categories:
+            else:
                 objects.append(Object(names[annotation["category_id"]], box))
         name = image["file_name"]
         record = Record(str(image["id"]), name, *pixels.size, pixel_hash(pixels), tuple(objects))

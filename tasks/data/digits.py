@@ -5,6 +5,7 @@ pictures are split first and composed afterwards, so that no handwritten digit o
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +26,11 @@ def source_split(seed: int) -> dict[str, np.ndarray]:
     return dict(zip(SHARES, np.split(order, ends[:-1]), strict=True))
 
 
-def write_scenes(
-    folder: Path, images: np.ndarray, labels: np.ndarray, num_scenes: int, rng: np.random.Generator
-) -> None:
-    """Compose `num_scenes` scenes of 1-4 of these digits into `folder`/images and `folder`/annotations.json.
-
-    images: (N, 8, 8) in 0..16; labels: (N,) digits.
-    """
+def write_scenes(folder: Path, draw: Callable[[], Glyph], num_scenes: int, rng: np.random.Generator) -> CocoSplit:
+    """Compose `num_scenes` scenes of 1-4 digits that `draw` yields into `folder`/images and `folder`/annotations.json."""
     (folder / "images").mkdir(parents=True)
     coco: dict = {"images": [], "annotations": [], "categories": []}
     coco["categories"] = [{"id": n + 1, "name": name} for n, name in enumerate(CATEGORIES)]
-
-    def draw() -> Glyph:
-        n = rng.integers(len(images))
-        return Glyph(int(labels[n]), crop_to_ink((images[n] / 16).astype(np.float32)))
-
     for n in range(1, num_scenes + 1):
         scene = compose(rng, draw, int(rng.integers(1, 5)))
         name = f"{n:05d}.png"
@@ -60,6 +51,7 @@ def write_scenes(
                 }
             )
     (folder / "annotations.json").write_text(json.dumps(coco))
+    return CocoSplit(folder / "annotations.json", folder / "images")
 
 
 def write_digits(params: DigitsDataset, folder: Path) -> dict[str, CocoSplit]:
@@ -69,6 +61,11 @@ def write_digits(params: DigitsDataset, folder: Path) -> dict[str, CocoSplit]:
     splits = {}
     for n, (split, indices) in enumerate(source_split(params.seed).items()):
         rng = np.random.default_rng([params.seed, 1, n])
-        write_scenes(folder / split, source.images[indices], source.target[indices], sizes[split], rng)
-        splits[split] = CocoSplit(folder / split / "annotations.json", folder / split / "images")
+
+        def draw(rng: np.random.Generator = rng, indices: np.ndarray = indices) -> Glyph:
+            chosen = rng.choice(indices)
+            mask = (source.images[chosen] / 16).astype(np.float32)  # 17 grey levels
+            return Glyph(int(source.target[chosen]), crop_to_ink(mask))
+
+        splits[split] = write_scenes(folder / split, draw, sizes[split], rng)
     return splits

@@ -1,4 +1,4 @@
-"""Greedy answers to questions, in left-padded batches: the same code answers in validation, in grading and in the user's hands."""
+"""Answers to questions, in left-padded batches: the same code answers in validation, in grading and in the user's hands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +40,11 @@ def answer(
     batch_size: int,
     max_new_tokens: int,
     progress: str | None = None,
+    temperature: float = 0.0,
 ) -> list[str]:
-    """The completion of each question. `progress` names a bar on a terminal. The model's training mode is kept."""
+    """The completion of each question, greedy or sampled at `temperature`. `progress` names a bar on a terminal. The model's training mode is kept."""
     training, tokenizer = model.training, processor.tokenizer
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     model.eval()
     completions: list[str] = []
     starts = range(0, len(questions), batch_size)
@@ -50,7 +52,7 @@ def answer(
         batch = encode(processor, prompt, questions[start : start + batch_size], pool)
         output = model.generate(
             **{key: value.to(model.device) for key, value in batch.items()},
-            do_sample=False,
+            **sampling,
             max_new_tokens=max_new_tokens,
             suppress_tokens=control_tokens(processor),
             pad_token_id=tokenizer.pad_token_id,

@@ -27,7 +27,7 @@ def test_every_option_of_a_group_is_valid(group):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_full_and_tiny_and_says_how_to_run_it(experiment):
-    assert compose([f"+experiment={experiment}"])["dataset"]["source"] == "coco"
+    assert compose([f"+experiment={experiment}"])["study"] == experiment
     assert compose([f"+experiment={experiment}", *TINY])["model"]["path"] == "models/tiny"
     assert f"python -m flows.sweep +experiment={experiment}" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
 

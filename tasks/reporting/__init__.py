@@ -1,0 +1,1 @@
+"""What `tasks.report` is made of: reading a study, comparing its policies, drawing, and the page."""

@@ -1,0 +1,36 @@
+"""What it takes to make a report again: the versions and the commit it was made with."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "pycocotools", "dvc")
+INPUTS = ("tasks", "conf", "models", "dvc.yaml", "params.yaml")  # what decides the numbers, beside the data
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that are installed here."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The commit of the working directory, marked where code or configuration was changed since; None outside git."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return None
+    changed = _git("status", "--porcelain", "--", *INPUTS)
+    return f"{head} (with uncommitted changes)" if changed else head
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,169 @@
+"""A graded study as typed rows: the base, every policy of the grid, and how each was trained."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.data.records import Box, read_jsonl
+from tasks.params import Grid
+
+
+class StudyError(ValueError):
+    """A grade or policy that the report needs is missing or cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and what a policy answered. Boxes are in thousandths of the picture's sides."""
+
+    record_id: str
+    image: str  # relative to the pool
+    category: str
+    gold: tuple[Box, ...]
+    completion: str
+    boxes: tuple[Box, ...]
+    confidences: tuple[float, ...]
+    reward: float
+    iou: float
+    failure: str | None
+
+    @property
+    def question(self) -> tuple[str, str]:
+        return self.record_id, self.category
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A policy's answers to the test questions. `k` and `seed` are None for the base model. AP is in 0..1."""
+
+    policy: str
+    k: int | None
+    seed: int | None
+    existence: str
+    ap: float
+    ap50: float
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """How a policy was trained. `steps` and `val` are rows with a `step`; other keys may be missing from a row."""
+
+    policy: str
+    k: int
+    seed: int
+    seconds: float
+    best_step: int
+    num_labelled: int  # pictures
+    steps: tuple[dict, ...]
+    val: tuple[dict, ...]
+
+    def rewards(self, curve: str) -> pd.Series:
+        """The rewards of `curve` ('steps' or 'val') by step; empty where none was recorded."""
+        rows = {row["step"]: row["reward"] for row in getattr(self, curve) if row.get("reward") is not None}
+        return pd.Series(rows, dtype=float).sort_index()
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of a grid. Every policy answered the same questions, in the order of the base model's."""
+
+    grid: Grid
+    base: Graded
+    graded: tuple[Graded, ...]
+    histories: tuple[History, ...]
+
+    def grades(self, policy: str, k: int) -> tuple[Graded, ...]:
+        """One a seed; the base model, which has no k, stands beside every k."""
+        if policy == "base":
+            return (self.base,)
+        return tuple(g for g in self.graded if (g.policy, g.k) == (policy, k))
+
+    def trainings(self, policy: str, k: int) -> tuple[History, ...]:
+        return tuple(h for h in self.histories if (h.policy, h.k) == (policy, k))
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Ascending, whatever the order of the grid."""
+        return tuple(sorted(self.grid.k))
+
+    @property
+    def num_questions(self) -> int:
+        return len(self.base.answers)
+
+    @property
+    def num_pictures(self) -> int:
+        return len({a.record_id for a in self.base.answers})
+
+
+def read_study(grid: Grid, grades: Path, policies: Path) -> Study:
+    """Read only the folders that `grid` names. `StudyError` names a file that is missing, broken or asks otherwise."""
+    points = [(policy, k, seed) for k in grid.k for policy in grid.policy for seed in grid.seed]
+    base = _read_grade(grades / "base", "base", None, None)
+    graded = [_read_grade(grades / f"{p}-{k}-{seed}", p, k, seed) for p, k, seed in points]
+    trained = [("warmup", k, seed) for k in grid.k for seed in grid.seed] + points
+    histories = [_read_history(policies / f"{p}-{k}-{seed}" / "history.json", p, k, seed) for p, k, seed in trained]
+    return Study(grid, base, tuple(_as_asked(base, g, grades) for g in graded), tuple(histories))
+
+
+def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None) -> Graded:
+    metrics = _read_json(folder / "metrics.json", ("existence", "ap", "ap50"))
+    path = folder / "predictions.jsonl"
+    try:
+        answers = tuple(map(_answer, read_jsonl(path)))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (KeyError, json.JSONDecodeError) as error:
+        raise StudyError(f"{path} cannot be read ({error!r}); grade {folder.name} again") from None
+    return Graded(policy, k, seed, metrics["existence"], metrics["ap"], metrics["ap50"], answers)
+
+
+def _answer(row: dict) -> Answer:
+    return Answer(
+        record_id=row["record_id"],
+        image=row["image"],
+        category=row["category"],
+        gold=tuple(map(tuple, row["gold"])),
+        completion=row["completion"],
+        boxes=tuple(map(tuple, row["boxes"])),
+        confidences=tuple(row["confidences"]),
+        reward=row["reward"],
+        iou=row["sub_rewards"]["iou"],
+        failure=row["failure"],
+    )
+
+
+def _as_asked(base: Graded, graded: Graded, grades: Path) -> Graded:
+    """`graded` with its answers in the order of the base model's questions."""
+    by_question = {a.question: a for a in graded.answers}
+    asked = [a.question for a in base.answers]
+    differing = sorted(by_question.keys() ^ set(asked))
+    if differing or len(graded.answers) != len(asked):
+        path = grades / f"{graded.policy}-{graded.k}-{graded.seed}" / "predictions.jsonl"
+        example = f", e.g. {differing[0]}" if differing else ""
+        raise StudyError(f"{path} does not answer the questions of {grades / 'base'}{example}; grade both again")
+    return Graded(**{**vars(graded), "answers": tuple(by_question[q] for q in asked)})
+
+
+def _read_history(path: Path, policy: str, k: int, seed: int) -> History:
+    row = _read_json(path, ("seconds", "best_step", "num_labelled"))
+    steps, val = tuple(row.get("steps", ())), tuple(row.get("val", ()))
+    return History(policy, k, seed, row["seconds"], row["best_step"], row["num_labelled"], steps, val)
+
+
+def _read_json(path: Path, keys: tuple[str, ...]) -> dict:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except json.JSONDecodeError as error:
+        raise StudyError(f"{path} is not JSON ({error}); run its stage again") from None
+    if absent := [key for key in keys if key not in row]:
+        raise StudyError(f"{path} has no {', '.join(absent)}; run its stage again")
+    return row
+
+
+def _missing(path: Path) -> StudyError:
+    return StudyError(f"{path} is missing, but params.yaml: grid names it; `dvc repro` makes it")

@@ -1,0 +1,145 @@
+"""The findings in words and as plain text: names, numbers, the verdict, the summary for a terminal."""
+
+from collections.abc import Callable, Sequence
+
+from tasks.params import Params, Reward
+from tasks.reporting.compare import Comparison
+from tasks.reporting.study import Study
+from tasks.scoring.statistics import Interval
+
+SAID = {"better": "better than SFT", "worse": "worse than SFT", "no difference shown": "not shown to differ from SFT"}
+
+
+def name(policy: str) -> str:
+    """As it is written in the report."""
+    return "Base" if policy == "base" else policy.upper()
+
+
+def fixed(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # + 0.0 makes -0.0 a plain zero
+
+
+def percent(confidence: float) -> str:
+    return f"{100 * confidence:g}%"
+
+
+def plural(count: int, noun: str) -> str:
+    ending = "" if count == 1 else "es" if noun.endswith("x") else "s"
+    return f"{count} {noun}{ending}"
+
+
+def headline(study: Study, comparisons: Sequence[Comparison], algorithm: str, confidence: float) -> str:
+    """Does `algorithm` beat SFT, by how much, how sure. With several k: a count, then the largest k in full."""
+    last = comparisons[-1]
+    difference = last.difference(algorithm, "sft")
+    low, high = signed(difference.interval.low), signed(difference.interval.high)
+    detail = (
+        f"t k = {last.k}, {name(algorithm)} scores {fixed(last.score(algorithm).reward.estimate)} against SFT's "
+        f"{fixed(last.score('sft').reward.estimate)}: {signed(difference.interval.estimate)} "
+        f"({percent(confidence)} interval {low} to {high}, {plural(study.num_pictures, 'picture')}, "
+        f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}."
+    )
+    if len(comparisons) == 1:
+        return f"A{detail}"
+    by_verdict = {word: [c.k for c in comparisons if c.difference(algorithm, "sft").verdict == word] for word in SAID}
+    counts = ", ".join(f"{said} at {_listed(ks)}" for (word, said) in SAID.items() if (ks := by_verdict[word]))
+    return f"Over {len(comparisons)} values of k, {name(algorithm)} is {counts}; a{detail}"
+
+
+def _listed(ks: list[int]) -> str:
+    return f"{len(ks)} (k = {', '.join(map(str, ks))})"
+
+
+def span(interval: Interval, write: Callable[[float], str]) -> str:
+    return f"{write(interval.low)} to {write(interval.high)}"
+
+
+def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confidence: float) -> str:
+    """The verdict and the scores as aligned plain text, for a terminal."""
+    rows = [("k", "policy", "reward", f"{percent(confidence)} interval", "IoU", "AP", "AP50", "against SFT", "", "")]
+    for comparison in comparisons:
+        for score in comparison.scores:
+            against = [d for d in comparison.differences if (d.policy, d.other) == (score.policy, "sft")]
+            cells = [(signed(d.interval.estimate), span(d.interval, signed), d.verdict) for d in against]
+            shares = map(fixed, (score.iou, score.ap, score.ap50))
+            reward = fixed(score.reward.estimate), span(score.reward, fixed)
+            rows.append((str(comparison.k), name(score.policy), *reward, *shares, *(cells or [("", "", "")])[0]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*headlines, "", *lines])
+
+
+def extent(study: Study) -> str:
+    pictures, questions = plural(study.num_pictures, "test picture"), plural(study.num_questions, "question")
+    return f"{pictures}, {questions}, {plural(len(study.grid.seed), 'seed')} ({', '.join(map(str, study.grid.seed))})."
+
+
+def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
+    """What the score is, what its intervals cover and what they do not, in plain sentences."""
+    return (_score(params.reward), _EXISTENCE[study.base.existence], _coverage(params, study))
+
+
+_EXISTENCE = {
+    "ground_truth": "Each test picture is asked for the categories it shows and for no other, so objects that a policy "
+    "would invent of an absent category go unseen (grade.existence: ground_truth).",
+    "all": "Each test picture is asked for every category, shown or not (grade.existence: all).",
+}
+
+
+def _score(reward: Reward) -> str:
+    weights = {
+        "overlap with the true boxes (IoU)": reward.iou,
+        "confidence": reward.confidence,
+        "format": reward.format,
+    }
+    total = sum(weights.values())
+    parts = " + ".join(f"{100 * weight / total:.0f}% {part}" for part, weight in weights.items() if weight)
+    return (
+        f"The score of an answer is the reward that RFT is trained on, between 0 and 1: {parts}; a policy's score is "
+        "the mean over all questions. SFT is trained to imitate answers instead, so IoU and COCO AP stand beside it."
+    )
+
+
+def _coverage(params: Params, study: Study) -> str:
+    seeds, ks, settings = study.grid.seed, study.ks, params.report
+    if len(seeds) == 1:
+        covered = (
+            "There is one seed, so the intervals cover the choice of test pictures only and say nothing about another "
+            "training run"
+        )
+    else:
+        covered = (
+            f"The intervals cover the choice of test pictures and of the {len(seeds)} training seeds together; the "
+            "base model has no seed, so its own covers pictures only"
+        )
+    several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
+    return (
+        f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
+        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' are said "
+        "only where the interval of the difference excludes 0."
+    )
+
+
+def outcome_titles(algorithm: str) -> dict[str, str]:
+    rft = name(algorithm)
+    return {
+        "rft_only": f"{rft} right, SFT wrong",
+        "sft_only": f"SFT right, {rft} wrong",
+        "neither": "Both wrong",
+        "both": "Both right",
+    }
+
+
+def about_the_selection(params: Params, study: Study) -> str:
+    """How the pictures of the grid were chosen: at the largest k and the first seed."""
+    return (
+        f"Nobody picked these. The {study.num_questions} questions at k = {study.ks[-1]}, seed "
+        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU sub-reward above "
+        f"{params.reward.iou_threshold:g}). {params.report.num_pictures} places are dealt to the four kinds in turn "
+        "and filled in the order of a hash of the question. So the kinds are shown equally often; how many there are "
+        "among all questions stands in each heading."
+    )

@@ -1,0 +1,115 @@
+"""A study as the stages would leave it: real scenes, answers with a policy's errors, graded by the real grader."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tasks.data.questions import question
+from tasks.data.records import Question, Record, pixel_hash, write_jsonl
+from tasks.data.scenes import CATEGORIES, Glyph, compose, crop_to_ink
+from tasks.graders.parse import format_answer
+from tasks.graders.rubric import make_grader
+from tasks.params import Params, validate
+from tasks.scoring.coco import detection_ap
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = "<think><script>alert('gotcha')</script> `` ``` </pre></think><answer>No Objects</answer>"
+# Share of questions answered with nothing, unreadably, with a box elsewhere; spread of the corners in thousandths.
+SKILL = {"base": (0.25, 0.15, 0.3, 45), "sft": (0.1, 0.05, 0.2, 28), "grpo": (0.05, 0.01, 0.1, 16)}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    params: Params
+    grades: Path
+    policies: Path
+    pool: Path
+    out: Path
+
+
+def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    grid = {"k": list(k), "seed": list(seed), "algorithm": ["grpo"], "policy": ["sft", "grpo"]}
+    report = {"resamples": 400, "confidence": 0.95, "num_pictures": num_pictures}
+    return validate({**raw, "grid": grid, "report": report, **sections}, "test")
+
+
+def write_pool(pool: Path, num_pictures: int) -> list[Question]:
+    source, rng = load_digits(), np.random.default_rng(0)
+
+    def glyph() -> Glyph:
+        n = rng.integers(len(source.images))
+        return Glyph(int(source.target[n]), crop_to_ink((source.images[n] / 16).astype(np.float32)))
+
+    (pool / "images").mkdir(parents=True)
+    records = []
+    for n in range(num_pictures):
+        scene = compose(rng, glyph, int(rng.integers(1, 4)))
+        image, file = Image.fromarray(scene.image), f"images/{n:05d}.png"
+        image.save(pool / file)
+        records.append(Record(f"test-{n}", file, image.width, image.height, pixel_hash(image), scene.objects))
+    write_jsonl(pool / "test.jsonl", records)
+    return [question(record, category) for record in records for category in record.categories]
+
+
+def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
+    nothing, unreadable, elsewhere, spread = SKILL[policy]
+    draw = rng.random()
+    think = ", ".join(asked.labels if rng.random() < 0.8 else rng.choice(CATEGORIES, 2))
+    if draw < nothing:
+        return format_answer([], [], think)
+    if draw < nothing + unreadable:
+        return f"<think>{think}</think><answer>[{{'Position': [12, 430,"
+    noise = rng.normal(0, spread, (len(asked.boxes), 4)) + (300 if draw < nothing + unreadable + elsewhere else 0)
+    corners = np.clip(np.array(asked.boxes) + noise, 0, 1000)
+    boxes = [(min(x1, 960), min(y1, 960), max(x2, x1 + 30, 30), max(y2, y1 + 30, 30)) for x1, y1, x2, y2 in corners]
+    boxes = [(x1, y1, min(x2, 1000), min(y2, 1000)) for x1, y1, x2, y2 in boxes]
+    return format_answer(boxes, rng.uniform(0.5, 0.99, len(boxes)).tolist(), think)
+
+
+def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: list[Question]) -> None:
+    grader, rng = make_grader(params.reward), np.random.default_rng([len(policy), k or 0, seed or 0])
+    rows = []
+    for n, asked in enumerate(questions):
+        completion = SCRIPT if n % 9 == 4 else answer(rng, asked, policy)
+        grade = grader(completion, asked)
+        place = {"record_id": asked.record_id, "image": asked.image, "category": asked.category, "gold": asked.boxes}
+        rows.append({**place, "completion": completion, **vars(grade)})
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "predictions.jsonl", rows)
+    metrics = {"policy": policy, "k": k, "seed": seed, "existence": params.grade.existence, **detection_ap(rows)}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def write_history(folder: Path, policy: str, k: int, seed: int) -> None:
+    rng, length = np.random.default_rng([len(policy), k, seed]), 20 if policy == "warmup" else 100
+    top = {"warmup": 0.55, "sft": 0.68, "grpo": 0.76}[policy] + 0.01 * k
+
+    def curve(every: int, noise: float) -> list[dict]:
+        steps = range(0, length + 1, every)
+        return [{"step": s, "reward": top - 0.25 * np.exp(-s / 30) + rng.normal(0, noise)} for s in steps]
+
+    val = curve(10, 0.01)
+    steps = [{"step": 10, "loss": 0.5}] if policy != "grpo" else curve(2, 0.03)
+    best = max(val, key=lambda row: row["reward"])["step"]
+    history = {"policy": policy, "k": k, "seed": seed, "seconds": 90.0 + 3 * length, "best_step": best}
+    folder.mkdir(parents=True)
+    (folder / "history.json").write_text(json.dumps({**history, "num_labelled": 10 * k, "steps": steps, "val": val}))
+
+
+def write_study(root: Path, params: Params, num_pictures: int = 24) -> Workplace:
+    study = Workplace(params, *(root / name for name in ("grades", "policies", "pool", "report")))
+    questions = write_pool(study.pool, num_pictures)
+    write_grade(study.grades / "base", params, "base", None, None, questions)
+    for k in params.grid.k:
+        for seed in params.grid.seed:
+            write_history(study.policies / f"warmup-{k}-{seed}", "warmup", k, seed)
+            for policy in params.grid.policy:
+                write_grade(study.grades / f"{policy}-{k}-{seed}", params, policy, k, seed, questions)
+                write_history(study.policies / f"{policy}-{k}-{seed}", policy, k, seed)
+    return study

@@ -1,0 +1,179 @@
+"""The written report: its numbers, its self-containment, its escaping, its pictures; and the same bytes twice."""
+
+import base64
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from PIL import Image
+
+from tasks import report as stage
+from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
+from tasks.reporting.theme import DARK, LIGHT
+from tests.reporting.fake_study import make_params, write_study
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of table cells by row, and all text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.text, self._cell = [], [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = False
+
+    def handle_data(self, data):
+        self.text += data
+        if self._cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A reported study of two ks and two seeds; read by every test, changed by none."""
+    work = write_study(tmp_path_factory.mktemp("study"), make_params())
+    stage.report(**vars(work))
+    return work
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page((written.out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_table_holds_the_means_of_the_rows(written, page):
+    for k in (1, 4):
+        for policy in ("sft", "grpo"):
+            folders = [written.grades / f"{policy}-{k}-{seed}" for seed in (0, 1)]
+            rewards = [json.loads(x)["reward"] for f in folders for x in (f / "predictions.jsonl").open()]
+            mean = f"{sum(rewards) / len(rewards):.3f}"
+            assert any(row[-7:-5] == [policy.upper(), mean] for row in page.rows), (k, policy, mean)
+            assert f"| {k} | {policy.upper()} | {mean} |" in (written.out / "report.md").read_text()
+
+
+def test_metrics_json_agrees_with_the_page(written, page):
+    metrics = json.loads((written.out / "metrics.json").read_text())
+    for k in ("k=1", "k=4"):
+        difference = metrics[k]["grpo-sft"]
+        cells = [c for row in page.rows for c in row]
+        assert f"{difference['estimate']:+.3f}".replace("-", "\N{MINUS SIGN}") in cells
+        assert difference["verdict"] in page.text
+
+
+def test_nothing_is_fetched_or_run(written, page):
+    assert {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "video", "audio", "form"} == set()
+    loaded = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "action", "data") if key in a]
+    assert loaded and all(url.startswith("data:") for url in loaded)
+    source = (written.out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"url\(|@import", source[: source.index("</style>")])
+
+
+def test_a_completion_is_escaped(written, page):
+    source = (written.out / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(&#39;gotcha&#39;)" in source
+    assert "<script>alert('gotcha')</script> `` ``` </pre>" in page.text
+    markdown = (written.out / "report.md").read_text(encoding="utf-8")
+    before = markdown[: markdown.index("<script>")].rsplit("\n", 2)
+    assert before[-2] == "````text"  # a fence longer than the backticks inside
+
+
+def test_every_picture_has_a_text_and_opens(page):
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 2 * 2 + 8  # two plots on light and dark paper, the grid
+    assert all(len(picture["alt"]) > 20 for picture in pictures)
+    for picture in pictures:
+        Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2]))).load()
+
+
+def test_files_named_in_the_markdown_are_there(written):
+    files = re.findall(r"\]\((figures/[^)]+)\)", (written.out / "report.md").read_text(encoding="utf-8"))
+    assert len(files) == 2 + 8
+    assert {f"figures/{path.name}" for path in (written.out / "figures").iterdir()} == set(files)
+
+
+def test_configuration_is_the_one_of_the_study(written, page):
+    shown = page.text[page.text.rindex("params.yaml") + len("params.yaml") :]
+    assert yaml.safe_load(shown) == written.params.model_dump()
+
+
+def test_the_same_bytes_again(written, tmp_path):
+    stage.report(written.params, written.grades, written.policies, written.pool, tmp_path)
+    for file in ("report.md", "metrics.json", *(f"figures/{p.name}" for p in (written.out / "figures").iterdir())):
+        again = (tmp_path / file).read_bytes().replace(bytes(tmp_path), bytes(written.out))
+        assert again == (written.out / file).read_bytes(), file
+
+
+def test_no_curves_and_ks_in_any_order(tmp_path):
+    """`sft.steps: 0` leaves no curve; a picture of an earlier, larger report does not stay."""
+    work = write_study(tmp_path, make_params(k=(4, 1), seed=(0,), num_pictures=2), num_pictures=4)
+    for path in work.policies.glob("*/history.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "steps": [], "val": []}))
+    (work.out / "figures").mkdir(parents=True)
+    (work.out / "figures" / "both_9.png").write_bytes(b"old")
+    assert list(stage.report(**vars(work))) == ["k=1", "k=4"]
+    assert len(list((work.out / "figures").iterdir())) == 2 + 2
+
+
+def test_the_command_prints_the_summary(written, tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(written.params.model_dump()))
+    monkeypatch.chdir(tmp_path)
+    paths = {"grades": written.grades, "policies": written.policies, "pool": written.pool, "out": tmp_path / "report"}
+    monkeypatch.setattr(sys, "argv", ["report", *(str(x) for name, path in paths.items() for x in (f"--{name}", path))])
+    stage.main()
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "report" / "summary.txt").read_text()
+    assert printed.startswith("Over 2 values of k, GRPO is")
+    assert printed.splitlines()[-1] == str(tmp_path / "report" / "report.html")
+
+
+def test_equal_boxes_are_all_visible(tmp_path):
+    """Solid outside, dashed on the box: both colours are met when walking from the left edge of the box inwards."""
+    Image.new("RGB", (112, 112), "white").save(tmp_path / "p.png")
+    box = (250.0, 250.0, 750.0, 750.0)
+    drawn = Image.open(io.BytesIO(draw(tmp_path / "p.png", (gold_layer((box,)), sft_layer((box,), (0.9,))))))
+    assert drawn.size == (4 * 112 + 2 * MARGIN,) * 2
+    middle, left = drawn.height // 2, MARGIN + 112
+    column = {tuple(drawn.getpixel((x, y)))[:3] for x in range(left - 8, left + 8) for y in range(middle, middle + 30)}
+    assert {rgb(LIGHT.gold), rgb(LIGHT.sft)} <= column
+
+
+def test_a_small_picture_keeps_its_pixels(tmp_path):
+    """Nearest-neighbour by a whole factor: no colour that was not there."""
+    picture = Image.new("RGB", (4, 2), "black")
+    picture.putpixel((1, 1), (250, 10, 10))
+    picture.save(tmp_path / "p.png")
+    drawn = Image.open(io.BytesIO(draw(tmp_path / "p.png", ())))
+    assert drawn.size == (480 + 2 * MARGIN, 240 + 2 * MARGIN)
+    assert {c for _, c in drawn.getcolors()} == {(0, 0, 0, 0), (0, 0, 0, 255), (250, 10, 10, 255)}
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_colours_reach_wcag_aa(theme):
+    for colour in (theme.ink, theme.muted, theme.base, theme.sft, *theme.rft, theme.gold):
+        light, dark = sorted((luminance(colour), luminance(theme.paper)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, colour
+
+
+def rgb(colour):
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def luminance(colour):
+    """Relative luminance, WCAG 2.1."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb(colour))]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

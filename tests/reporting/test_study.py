@@ -1,0 +1,74 @@
+"""What is read from the folders of a study, and how a missing or unusable file is named."""
+
+import json
+
+import pytest
+
+from tasks.reporting.study import StudyError, read_study
+from tests.reporting.fake_study import SCRIPT
+
+
+def read(workplace):
+    return read_study(workplace.params.grid, workplace.grades, workplace.policies)
+
+
+def test_every_point_of_the_grid_and_the_base(workplace):
+    study = read(workplace)
+    assert {(g.policy, g.k, g.seed) for g in study.graded} == {
+        (policy, k, seed) for policy in ("sft", "grpo") for k in (1, 4) for seed in (0, 1)
+    }
+    assert study.grades("base", 4) == (study.base,)
+    assert [(h.k, h.seed) for h in study.trainings("warmup", 4)] == [(4, 0), (4, 1)]
+    assert any(a.completion == SCRIPT for a in study.base.answers)
+
+
+def test_folders_outside_the_grid_are_not_read(workplace):
+    (workplace.grades / "grpo-8-0").mkdir()
+    (workplace.grades / "grpo-8-0" / "predictions.jsonl").write_text("not even JSON")
+    assert {g.k for g in read(workplace).graded} == {1, 4}
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "grades/base/metrics.json",
+        "grades/grpo-4-1/predictions.jsonl",
+        "policies/sft-1-0/history.json",
+        "policies/warmup-4-0/history.json",
+    ],
+)
+def test_a_missing_file_is_named(workplace, missing):
+    path = workplace.pool.parent / missing
+    path.unlink()
+    with pytest.raises(StudyError, match="is missing") as error:
+        read(workplace)
+    assert str(path) in str(error.value)
+
+
+def test_a_truncated_file_is_named(workplace):
+    path = workplace.grades / "sft-1-1" / "predictions.jsonl"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(StudyError, match=str(path)):
+        read(workplace)
+
+
+def test_answers_to_other_questions_are_refused(workplace):
+    path = workplace.grades / "sft-1-1" / "predictions.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(StudyError, match="does not answer the questions"):
+        read(workplace)
+
+
+def test_answers_are_put_in_the_order_of_the_base(workplace):
+    path = workplace.grades / "grpo-1-0" / "predictions.jsonl"
+    before = read(workplace)
+    path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
+    assert read(workplace) == before
+
+
+def test_a_curve_without_rewards_is_empty(workplace):
+    study = read(workplace)
+    assert study.trainings("sft", 1)[0].rewards("steps").empty
+    written = json.loads((workplace.policies / "grpo-1-0" / "history.json").read_text())["val"]
+    assert study.trainings("grpo", 1)[0].rewards("val").to_dict() == {row["step"]: row["reward"] for row in written}

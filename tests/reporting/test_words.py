@@ -1,0 +1,114 @@
+"""The numbers compared and the sentences made of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, compare
+from tasks.reporting.study import read_study
+from tasks.reporting.words import about_the_score, headline, signed, summary
+from tasks.scoring.statistics import Interval, verdict
+from tests.reporting.fake_study import make_params, write_study
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+@pytest.fixture
+def study(workplace):
+    return read_study(workplace.params.grid, workplace.grades, workplace.policies)
+
+
+def comparison(k, low, high):
+    """GRPO against SFT with this interval of the difference."""
+    interval = Interval((low + high) / 2, low, high)
+    scores = (
+        Score("base", 1, Interval(0.6, 0.55, 0.65), 0.5, 0.4, 0.6),
+        Score("sft", 2, Interval(0.701, 0.65, 0.75), 0.6, 0.5, 0.7),
+        Score("grpo", 2, Interval(0.742, 0.7, 0.78), 0.7, 0.6, 0.8),
+    )
+    return Comparison(k, scores, (Difference("grpo", "sft", interval, verdict(interval)),))
+
+
+def test_scores_are_the_means_of_the_rows(workplace, study):
+    for found in compare(study, workplace.params.report):
+        for policy in ("sft", "grpo"):
+            runs = [rows(workplace.grades / f"{policy}-{found.k}-{seed}") for seed in (0, 1)]
+            score = found.score(policy)
+            assert score.reward.estimate == pytest.approx(mean(r["reward"] for run in runs for r in run))
+            assert score.iou == pytest.approx(mean(r["sub_rewards"]["iou"] for run in runs for r in run))
+            assert score.reward.low < score.reward.estimate < score.reward.high
+            written = [workplace.grades / f"{policy}-{found.k}-{seed}" / "metrics.json" for seed in (0, 1)]
+            assert score.ap == pytest.approx(mean(json.loads(path.read_text())["ap"] for path in written))
+        base = mean(r["reward"] for r in rows(workplace.grades / "base"))
+        assert found.difference("sft", "base").interval.estimate == pytest.approx(
+            found.score("sft").reward.estimate - base
+        )
+        assert found.difference("grpo", "sft").interval.estimate == pytest.approx(
+            found.score("grpo").reward.estimate - found.score("sft").reward.estimate
+        )
+
+
+def test_metrics_are_nested_by_k(workplace, study):
+    comparisons = compare(study, workplace.params.report)
+    metrics = as_metrics(comparisons)
+    assert list(metrics) == ["k=1", "k=4"]
+    assert metrics["k=4"]["grpo"] == comparisons[1].score("grpo").reward.estimate
+    assert set(metrics["k=4"]["grpo-sft"]) == {"estimate", "low", "high", "verdict"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.012, 0.070, "better"), (-0.02, 0.05, "no difference shown"), (-0.09, -0.01, "worse")],
+)
+def test_one_k_says_how_much_and_how_sure(study, low, high, word):
+    study = replace(study, grid=make_params(k=(4,)).grid)
+    text = headline(study, [comparison(4, low, high)], "grpo", 0.95)
+    middle = signed((low + high) / 2)
+    assert text == (
+        f"At k = 4, GRPO scores 0.742 against SFT's 0.701: {middle} "
+        f"(95% interval {signed(low)} to {signed(high)}, 24 pictures, 2 seeds): {word}."
+    )
+
+
+def test_several_ks_are_counted_and_the_largest_is_told(study):
+    some = [comparison(1, 0.01, 0.05), comparison(2, 0.02, 0.06), comparison(4, -0.2, -0.1), comparison(8, -0.02, 0.04)]
+    text = headline(study, some, "grpo", 0.9)
+    assert text.startswith(
+        "Over 4 values of k, GRPO is better than SFT at 2 (k = 1, 2), worse than SFT at 1 (k = 4), "
+        "not shown to differ from SFT at 1 (k = 8); at k = 8, GRPO scores"
+    )
+    assert "(90% interval -0.020 to +0.040" in text and text.endswith("no difference shown.")
+
+
+def test_one_seed_is_said_to_cover_pictures_only(tmp_path):
+    for seeds, said in (((0,), "pictures only and say nothing about another training"), ((0, 1), "2 training seeds")):
+        params = make_params(k=(4,), seed=seeds)
+        work = write_study(tmp_path / str(len(seeds)), params, num_pictures=4)
+        study = read_study(params.grid, work.grades, work.policies)
+        assert said in about_the_score(params, study)[2]
+
+
+def test_the_score_is_described_by_its_weights(workplace, study):
+    weights = {"iou": 2.0, "confidence": 0.0, "format": 2.0, "iou_threshold": 0.5}
+    params = make_params(reward=weights)
+    assert "50% overlap with the true boxes (IoU) + 50% format;" in about_the_score(params, study)[0]
+
+
+def test_a_rounded_zero_has_no_minus():
+    assert (signed(-0.0002), signed(-0.002), signed(0.04)) == ("+0.000", "-0.002", "+0.040")
+
+
+def test_summary_is_aligned():
+    lines = summary(["The verdict."], [comparison(4, 0.012, 0.07)], 0.95).splitlines()
+    assert lines[:2] == ["The verdict.", ""]
+    header, base, _, grpo = lines[2:]
+    assert header.index("AP50") == base.rindex("0.600") == grpo.index("0.800")
+    assert grpo.endswith("+0.012 to +0.070  better")
