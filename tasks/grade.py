@@ -1,7 +1,8 @@
-"""Stage `grade`: a policy answers the test split. `python -m tasks.grade --pool data/pool --policy sft --k 4 --seed 0 --model policies/sft-4-0 --out grades/sft-4-0`
+"""Stage `grade`: a policy answers the test split. `python -m tasks.grade --pool data/pool --policy sft --k 4 --seed 0
+--model policies/sft-4-0 --out grades/sft-4-0`
 
-predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, COCO AP and the failures by
-kind. The grader is the one that RFT was rewarded by. Decoding is greedy.
+predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, COCO AP and the
+failures by kind. The grader is the one that RFT was rewarded by. Decoding is greedy.
 """
 
 import argparse

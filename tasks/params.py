@@ -129,7 +129,9 @@ class Reward(Section):
 
 
 class Grade(Section):
-    """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`) or every one (`all`)."""
+    """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`) or every one
+    (`all`).
+    """
 
     existence: Literal["ground_truth", "all"]
     batch_size: Count

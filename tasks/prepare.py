@@ -51,7 +51,7 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
             other, twin = seen.setdefault(picture.record.pixel_hash, (split, picture))
             if other != split:
                 raise DataError(
-                    f"the same pixels are in {other} ({twin.source}) and in {split} ({picture.source}): remove one of them"
+                    f"the same pixels are in {other} ({twin.source}) and in {split} ({picture.source}): remove one"
                 )
 
 

@@ -1,9 +1,9 @@
 """Stages `warmup` and `sft`: supervised fine-tuning on a slice with TRL's SFTTrainer.
 
-`python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: the short one that
-RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only; the target is the gold
-answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights kept are those that do best on
-val by the same grader that RFT is rewarded by.
+`python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: the
+short one that RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only;
+the target is the gold answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights
+kept are those that do best on val by the same grader that RFT is rewarded by.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""Stage `slice`: a pool becomes a k-shot slice. `python -m tasks.slice --pool data/pool --k 4 --seed 0 --out data/slice/4-0`
+"""Stage `slice`: a pool becomes a k-shot slice. `python -m tasks.slice --pool data/pool --k 4 --seed 0 --out
+data/slice/4-0`
 
-train.jsonl and val.jsonl hold `Question` rows; manifest.json counts and hashes them. For every category the k pictures that
-come first by hash(seed, category, pixels) are taken, so that k = 1 is in k = 2 is in k = 4, on any machine and in any file
-order. Each chosen picture is also asked `slice.num_absent` categories that it does not show.
+train.jsonl and val.jsonl hold `Question` rows; manifest.json counts and hashes them. For every category the k
+pictures that come first by hash(seed, category, pixels) are taken, so that k = 1 is in k = 2 is in k = 4, on any
+machine and in any file order. Each chosen picture is also asked `slice.num_absent` categories that it does not show.
 """
 
 import argparse

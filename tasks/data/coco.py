@@ -1,7 +1,7 @@
 """Reader of COCO instances files: used + quarantined = read, always.
 
-A fault of the file as a whole (duplicate ids, no JSON) raises; a fault of one item quarantines that item with its reason.
-Boxes are clipped to the picture, crowd regions left out, EXIF rotation applied, alpha laid over white.
+A fault of the file as a whole (duplicate ids, no JSON) raises; a fault of one item quarantines that item with its
+reason. Boxes are clipped to the picture, crowd regions left out, EXIF rotation applied, alpha laid over white.
 """
 
 import json

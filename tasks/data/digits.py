@@ -1,7 +1,9 @@
-"""The embedded data set: scenes of real handwritten digits, written as COCO JSON and PNG, as a user's own data would be.
+"""The embedded data set: scenes of real handwritten digits, written as COCO JSON and PNG, as a user's own data would
+be.
 
-The handwriting is scikit-learn's `load_digits` (UCI, Alpaydin & Kaynak 1998: 1,797 pictures of 8 x 8 pixels). The source
-pictures are split first and composed afterwards, so that no handwritten digit of a test scene is in a train or val scene.
+The handwriting is scikit-learn's `load_digits` (UCI, Alpaydin & Kaynak 1998: 1,797 pictures of 8 x 8 pixels). The
+source pictures are split first and composed afterwards, so that no handwritten digit of a test scene is in a train or
+val scene.
 """
 
 import json
@@ -27,7 +29,9 @@ def source_split(seed: int) -> dict[str, np.ndarray]:
 
 
 def write_scenes(folder: Path, draw: Callable[[], Glyph], num_scenes: int, rng: np.random.Generator) -> CocoSplit:
-    """Compose `num_scenes` scenes of 1-4 digits that `draw` yields into `folder`/images and `folder`/annotations.json."""
+    """Compose `num_scenes` scenes of 1-4 digits that `draw` yields into `folder`/images and
+    `folder`/annotations.json.
+    """
     (folder / "images").mkdir(parents=True)
     coco: dict = {"images": [], "annotations": [], "categories": []}
     coco["categories"] = [{"id": n + 1, "name": name} for n, name in enumerate(CATEGORIES)]

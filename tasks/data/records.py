@@ -1,7 +1,8 @@
 """Typed rows that flow between the stages, and their JSONL files.
 
-A `Record` is a picture with its labelled objects (boxes in pixels of that picture). A `Question` is what a model is asked:
-one picture and one category. Its gold boxes are in thousandths of the picture's sides, so that a grader needs no sizes.
+A `Record` is a picture with its labelled objects (boxes in pixels of that picture). A `Question` is what a model is
+asked: one picture and one category. Its gold boxes are in thousandths of the picture's sides, so that a grader needs
+no sizes.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Question:
-    """'Where is every `category` in this picture?' `boxes` are the gold answer in thousandths (0..1000); () = none there.
+    """'Where is every `category` in this picture?' `boxes` are the gold answer in thousandths (0..1000); () = none
+    there.
 
     `labels` names all objects of the picture in reading order: the thinking text of an SFT target.
     """

@@ -29,7 +29,9 @@ _GAP = 2  # at least so many pixels between two digits' boxes
 
 @dataclass(frozen=True)
 class Glyph:
-    """A digit's opacity mask, (height, width) float32 in 0..1, cropped to its ink; `clarity` 1 is sharp, 0 a low-resolution scan."""
+    """A digit's opacity mask, (height, width) float32 in 0..1, cropped to its ink; `clarity` 1 is sharp, 0 a
+    low-resolution scan.
+    """
 
     digit: int
     mask: np.ndarray

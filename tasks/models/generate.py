@@ -1,4 +1,6 @@
-"""Answers to questions, in left-padded batches: the same code answers in validation, in grading and in the user's hands."""
+"""Answers to questions, in left-padded batches: the same code answers in validation, in grading and in the user's
+hands.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,9 @@ from tasks.data.records import Question
 
 
 def control_tokens(processor: ProcessorMixin) -> list[int]:
-    """Tokens that an answer must never hold (`<|image_pad|>`, `<|im_start|>`, ...): every special one but the end of turn."""
+    """Tokens that an answer must never hold (`<|image_pad|>`, `<|im_start|>`, ...): every special one but the end of
+    turn.
+    """
     tokenizer = processor.tokenizer
     return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
 
@@ -42,7 +46,9 @@ def answer(
     progress: str | None = None,
     temperature: float = 0.0,
 ) -> list[str]:
-    """The completion of each question, greedy or sampled at `temperature`. `progress` names a bar on a terminal. The model's training mode is kept."""
+    """The completion of each question, greedy or sampled at `temperature`. `progress` names a bar on a terminal. The
+    model's training mode is kept.
+    """
     training, tokenizer = model.training, processor.tokenizer
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     model.eval()

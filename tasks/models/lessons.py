@@ -1,8 +1,9 @@
 """What the shipped base model is taught: conversations about printed scenes, as padded batches of tensors.
 
-A row is one picture and a few turns in random order: 'Detect all' for the categories that are there and one that is not, the
-name of the digit at a box, the name of the only digit. Asking for all that a picture shows in one row is what makes
-localisation break through within minutes; naming is what makes the model look at *which* digit was asked for.
+A row is one picture and a few turns in random order: 'Detect all' for the categories that are there and one that is
+not, the name of the digit at a box, the name of the only digit. Asking for all that a picture shows in one row is
+what makes localisation break through within minutes; naming is what makes the model look at *which* digit was asked
+for.
 """
 
 from collections.abc import Iterator
@@ -70,7 +71,9 @@ def patchify(images: np.ndarray) -> torch.Tensor:
 
 
 def patch_targets(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """For each patch, (GRID, GRID): the digit whose box covers its centre (10 = none), and that box, (GRID, GRID, 4) in 0..1."""
+    """For each patch, (GRID, GRID): the digit whose box covers its centre (10 = none), and that box, (GRID, GRID, 4)
+    in 0..1.
+    """
     digit, box = np.full((GRID, GRID), 10), np.zeros((GRID, GRID, 4), np.float32)
     centres = (np.arange(GRID) + 0.5) * PATCH
     for o, glyph in zip(scene.objects, scene.glyphs, strict=True):
@@ -88,8 +91,9 @@ def merge_patches(grid: np.ndarray) -> torch.Tensor:
 
 
 class Lessons(IterableDataset):
-    """Endless batches of B scenes: pixel_values; digit (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged four by four;
-    and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together, to spare padding."""
+    """Endless batches of B scenes: pixel_values; digit (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged four
+    by four; and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together, to spare padding.
+    """
 
     POOL = 4  # batches that are sorted by length together
 

@@ -1,7 +1,7 @@
 """Loading models and processors: a local folder or a hub id goes through the same few lines.
 
-The Qwen-VL processors ask for a video processor, which cannot be built without torchvision. Pictures need none, so ours are
-the stock classes without that part, with torchvision or not.
+The Qwen-VL processors ask for a video processor, which cannot be built without torchvision. Pictures need none, so
+ours are the stock classes without that part, with torchvision or not.
 """
 
 import sys
@@ -17,7 +17,6 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen3VLProcessor,
 )
-
 from transformers.utils import logging
 
 from tasks.params import Model

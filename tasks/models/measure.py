@@ -1,8 +1,8 @@
 """What the shipped base model can do before any fine-tuning: `python -m tasks.models.measure --model models/tiny`.
 
-Prints JSON for print (fresh scenes) and for handwriting (train pictures of the embedded set; the test pictures stay unseen):
-mean reward and IoU of the greedy answers, and the head room of RFT: the mean and the best of 8 sampled answers. Questions
-are about categories that the picture shows.
+Prints JSON for print (fresh scenes) and for handwriting (train pictures of the embedded set; the test pictures stay
+unseen): mean reward and IoU of the greedy answers, and the head room of RFT: the mean and the best of 8 sampled
+answers. Questions are about categories that the picture shows.
 """
 
 import argparse

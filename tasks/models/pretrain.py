@@ -1,10 +1,12 @@
-"""Pretrain the shipped base model on printed digits, from nothing: `python -m tasks.models.pretrain --out models/tiny` (`make base`).
+"""Pretrain the shipped base model on printed digits, from nothing: `python -m tasks.models.pretrain --out
+models/tiny` (`make base`).
 
-Two phases. First the vision tower alone: every patch must tell which digit covers it and that digit's box, through a head that
-is thrown away at the end (dense supervision, as detectors are pretrained; it takes the tower to the digits' names within minutes,
-where next-token loss alone stays at chance for an hour). Then the whole model: next-token loss on the answers of
-`tasks.models.lessons`, the patch loss beside it with a new head. Muon for the matrices, AdamW for the rest (Jordan et al. 2024), a
-constant learning rate that decays linearly over the last third of the second phase. About an hour on two cores.
+Two phases. First the vision tower alone: every patch must tell which digit covers it and that digit's box, through a
+head that is thrown away at the end (dense supervision, as detectors are pretrained; it takes the tower to the digits'
+names within minutes, where next-token loss alone stays at chance for an hour). Then the whole model: next-token loss
+on the answers of `tasks.models.lessons`, the patch loss beside it with a new head. Muon for the matrices, AdamW for
+the rest (Jordan et al. 2024), a constant learning rate that decays linearly over the last third of the second phase.
+About an hour on two cores.
 """
 
 import argparse
@@ -25,7 +27,9 @@ GRID_THW = [1, GRID, GRID]
 
 
 class PatchHead(nn.Module):
-    """The auxiliary head: merged patch features (N, H) -> digit logits (N, 4, 11) and boxes (N, 4, 4) for its four patches."""
+    """The auxiliary head: merged patch features (N, H) -> digit logits (N, 4, 11) and boxes (N, 4, 4) for its four
+    patches.
+    """
 
     def __init__(self, hidden: int):
         super().__init__()
@@ -48,7 +52,9 @@ def optimizers(model: nn.Module, head: nn.Module, lr: float) -> list[torch.optim
 
 
 def schedule(step: int, steps: float) -> float:
-    """Factor of the learning rate: 100 steps up, constant, down to nothing over the last third (never, of infinitely many)."""
+    """Factor of the learning rate: 100 steps up, constant, down to nothing over the last third (never, of infinitely
+    many).
+    """
     return min((step + 1) / 100, 1.0, 3 * (1 - step / steps))
 
 
@@ -82,7 +88,9 @@ class Teacher:
         return self.patch_loss(batch)
 
     def talk(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """The whole model. The picture stands at the same place in every row, so one row's M-RoPE positions serve all."""
+        """The whole model. The picture stands at the same place in every row, so one row's M-RoPE positions serve
+        all.
+        """
         ids, labels = batch["input_ids"], batch["labels"]
         types = (ids == self.model.config.image_token_id).long()
         positions, _ = self.model.model.get_rope_index(

@@ -1,4 +1,5 @@
-"""The shapes of the shipped base model: Qwen3-VL's stock classes at 2 million parameters, a 512-token tokenizer, 112-pixel pictures.
+"""The shapes of the shipped base model: Qwen3-VL's stock classes at 2 million parameters, a 512-token tokenizer,
+112-pixel pictures.
 
 Nothing here is custom modelling code: the folder that `python -m tasks.models.pretrain` writes loads with plain
 `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`, like any checkpoint of the hub.
@@ -91,7 +92,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     text = dict(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=5, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, initializer_range=0.04,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True},
+        rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True,
+        },
         tie_word_embeddings=True, pad_token_id=ids["<|endoftext|>"], eos_token_id=ids["<|im_end|>"],
     )  # fmt: skip
     vision = dict(

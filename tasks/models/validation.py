@@ -1,7 +1,8 @@
-"""Validation while training: the grader's mean reward on the slice's val questions, the best weights kept, early stopping.
+"""Validation while training: the grader's mean reward on the slice's val questions, the best weights kept, early
+stopping.
 
-SFT and RFT stop and choose by this one callback, so that neither gets a better chance than the other. The test split is not
-seen here.
+SFT and RFT stop and choose by this one callback, so that neither gets a better chance than the other. The test split
+is not seen here.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,11 @@ def trainable(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 class Validation(TrainerCallback):
-    """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new best stop.
+    """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new
+    best stop.
 
-    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory). A bar called `name` shows
-    on a terminal, and nothing elsewhere.
+    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory). A bar
+    called `name` shows on a terminal, and nothing elsewhere.
     """
 
     def __init__(self, name: str, score: Callable[[PreTrainedModel], float], every: int, patience: int | None = None):

@@ -1,0 +1,108 @@
+"""prepare and slice on the embedded digits: the same on every machine, nested in k, without leakage."""
+
+import json
+import shutil
+
+import pytest
+
+from tasks.data.coco import DataError, read_coco
+from tasks.data.digits import source_split, write_digits
+from tasks.data.questions import ask, messages, question
+from tasks.data.records import Object, Record, read_questions, read_records, write_jsonl
+from tasks.params import CocoDataset, DigitsDataset, Slice
+from tasks.prepare import prepare
+from tasks.slice import make_slice
+
+DIGITS = DigitsDataset(source="digits", seed=0, num_train=120, num_val=10, num_test=20)
+SLICE = Slice(num_absent=1, allow_fewer=False)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "pool"
+    assert prepare(DIGITS, out) == {"train": 120, "val": 10, "test": 20, "categories": 10, "quarantined": 0}
+    return out
+
+
+def test_the_pool_is_reproduced_byte_for_byte(pool, tmp_path):
+    prepare(DIGITS, tmp_path / "again")
+    for split in ("train", "val", "test"):
+        assert (tmp_path / "again" / f"{split}.jsonl").read_bytes() == (pool / f"{split}.jsonl").read_bytes()
+
+
+def test_no_handwritten_digit_is_in_two_splits():
+    splits = source_split(seed=0)
+    indices = [set(split.tolist()) for split in splits.values()]
+    assert sum(map(len, indices)) == len(set.union(*indices)) == 1797
+
+
+def test_the_same_pixels_in_train_and_test_are_refused(tmp_path):
+    files = write_digits(DIGITS, tmp_path)
+    dataset = CocoDataset(
+        source="coco",
+        train={"annotations": str(files["train"].annotations), "images": str(files["train"].images)},
+        test={"annotations": str(files["test"].annotations), "images": str(files["test"].images)},
+        num_val=5,
+    )
+    counts = prepare(dataset, tmp_path / "pool")
+    assert (counts["train"], counts["val"], counts["test"]) == (115, 5, 20)
+    shutil.copy(files["train"].images / "00003.png", files["test"].images / "00004.png")
+    with pytest.raises(DataError, match=r"same pixels are in .*00003\.png.*00004\.png"):
+        prepare(dataset, tmp_path / "leaky")
+
+
+def slice_of(pool, tmp_path, k, seed=0, params=SLICE):
+    out = tmp_path / f"{k}-{seed}-{len(list(tmp_path.iterdir()))}"
+    manifest = make_slice(params, pool, k, seed, out)
+    return manifest, read_questions(out / "train.jsonl"), read_questions(out / "val.jsonl")
+
+
+def test_slices_are_nested_and_hold_k_questions_a_category(pool, tmp_path):
+    smaller: set = set()
+    for k in (1, 2, 4):
+        manifest, train, _ = slice_of(pool, tmp_path, k)
+        shown = {(q.record_id, q.category) for q in train if q.boxes}
+        assert len(shown) == 10 * k
+        assert all(sum(c == category for _, c in shown) == k for category in {c for _, c in shown})
+        assert sum(not q.boxes for q in train) == manifest["train"]["num_pictures"]  # one absent category a picture
+        assert smaller <= shown
+        smaller = shown
+
+
+def test_a_slice_does_not_depend_on_the_order_of_the_file(pool, tmp_path):
+    shuffled = tmp_path / "pool"
+    shutil.copytree(pool, shuffled)
+    write_jsonl(shuffled / "train.jsonl", reversed(read_records(pool / "train.jsonl")))
+    assert slice_of(shuffled, tmp_path, 2)[0] == slice_of(pool, tmp_path, 2)[0]
+    assert (
+        slice_of(pool, tmp_path, 2, seed=1)[0]["train"]["sha256"] != slice_of(pool, tmp_path, 2)[0]["train"]["sha256"]
+    )
+
+
+def test_k_too_large_is_refused_with_have_and_need(pool, tmp_path):
+    with pytest.raises(DataError, match=r"eight: have \d+, need 500"):
+        slice_of(pool, tmp_path, 500)
+    _, train, _ = slice_of(pool, tmp_path, 500, params=Slice(num_absent=0, allow_fewer=True))
+    assert len(train) == sum(len(r.categories) for r in read_records(pool / "train.jsonl"))
+
+
+def test_gold_boxes_are_thousandths_in_reading_order():
+    objects = (Object("cat", (100, 0, 200, 50)), Object("dog", (0, 0, 50, 50)), Object("cat", (0, 10, 20, 30)))
+    record = Record("r", "r.png", 200, 100, "hash", objects)
+    q = question(record, "cat")
+    assert q.boxes == ((0, 100, 100, 300), (500, 0, 1000, 500))
+    assert q.labels == ("dog", "cat")
+    assert [x.category for x in ask([record], ["cat", "dog", "fox", "hen"], 1)][:2] == ["dog", "cat"]
+    assert ask([record], ["cat", "dog", "fox"], 5)[-1].boxes == ()
+
+
+def test_a_prompt_may_hold_other_braces():
+    text = messages("{category}: [{'Position': ...}]", "cat")[0]["content"][1]["text"]
+    assert text == "cat: [{'Position': ...}]"
+
+
+def test_the_embedded_data_takes_the_readers_path_of_user_data(tmp_path):
+    split = write_digits(DIGITS, tmp_path)["test"]
+    pictures, aside = read_coco(split, None)
+    assert len(pictures) == len(json.loads(split.annotations.read_text())["images"]) == 20
+    assert not aside

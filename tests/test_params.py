@@ -1,0 +1,60 @@
+"""params.yaml: what is bad is refused before any work, naming the key."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.params import ParamsError, load_params, validate
+
+RAW = yaml.safe_load(Path("params.yaml").read_text())
+
+
+def changed(key: str, value: object) -> dict:
+    raw = copy.deepcopy(RAW)
+    *path, last = key.split(".")
+    section = raw
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return raw
+
+
+def test_the_shipped_file_loads():
+    assert load_params(Path("params.yaml")).grid.policy == ["sft", *load_params().grid.algorithm]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rft.lerning_rate", 1e-4),
+        ("rft.learning_rate", "1e-4"),
+        ("rft.learning_rate", -1e-4),
+        ("rft.learning_rate", float("nan")),
+        ("rft.num_generations", 1),
+        ("rft.engine", "verl"),
+        ("sft.steps", -1),
+        ("sft.batch_size", True),
+        ("model.prompt", "Detect everything."),
+        ("grid.k", []),
+        ("grid.k", [1, 1]),
+        ("grid.policy", ["grpo", "sft"]),
+        ("grid.algorithm", ["dpo"]),
+        ("reward.iou_threshold", 1.5),
+        ("dataset.source", "imagenet"),
+        ("report.confidence", 95),
+        ("typo", 1),
+    ],
+)
+def test_a_bad_value_is_refused_naming_its_key(key, value):
+    with pytest.raises(ParamsError) as error:
+        validate(changed(key, value), "params.yaml")
+    assert key.split(".")[0] in str(error.value)
+    assert "params.yaml" in str(error.value)
+
+
+def test_a_reward_without_any_weight_is_refused():
+    raw = changed("reward", {"iou": 0.0, "confidence": 0.0, "format": 0.0, "iou_threshold": 0.5})
+    with pytest.raises(ParamsError, match="above 0"):
+        validate(raw, "params.yaml")
