@@ -11,6 +11,7 @@ A failed stage fails the flow (exit code 1); what does not depend on it still fi
 import argparse
 import fcntl
 import json
+import os
 import queue
 import socket
 import sys
@@ -146,6 +147,7 @@ def close_leftovers() -> None:
 def run(study: str, targets: list[str], limit: int) -> None:
     """Run `targets` (none: all) and their needs, `limit` stages at a time at most; `PipelineError` if any fails."""
     graph = read_graph(targets)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // limit)))  # stages share the cores
     with _alone(), tags(*_tags()):
         close_leftovers()
         try:

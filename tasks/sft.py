@@ -27,7 +27,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
         job.save(model, out, None, [])
         return
     prompts = [messages(job.params.model.prompt, q.category) for q in job.train]
-    targets = [format_answer(q.boxes, [1.0] * len(q.boxes), ", ".join(q.labels)) for q in job.train]
+    targets = [format_answer(q.boxes, [1.0] * len(q.boxes), q.thought) for q in job.train]
     rows = job.rows(
         prompt=[[{"role": "user", "content": m[0]["content"][1]["text"]}] for m in prompts],
         completion=[[{"role": "assistant", "content": target}] for target in targets],

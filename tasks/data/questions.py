@@ -1,9 +1,9 @@
 """What a model is asked about a picture, and the chat messages that ask it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from tasks.data.records import Question, Record
+from tasks.data.records import Box, Question, Record
 
 
 def rank(*parts: object) -> str:
@@ -11,14 +11,25 @@ def rank(*parts: object) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
+def describe(objects: Iterable[tuple[str, Box]]) -> str:
+    """A scene in words, boxes in thousandths: 'two [134, 18], seven [179, 384]', from left to right.
+
+    The thinking of an SFT target: what is where, before the answer picks what was asked for.
+    """
+    ordered = sorted(objects, key=lambda o: (o[1], o[0]))
+    return ", ".join(f"{category} [{round(box[0])}, {round(box[1])}]" for category, box in ordered)
+
+
 def question(record: Record, category: str) -> Question:
     """Gold boxes in thousandths of the picture's sides, in reading order."""
     width, height = record.width, record.height
-    boxes = sorted(o.box for o in record.objects if o.category == category)
-    scaled = tuple(
-        (1000 * x1 / width, 1000 * y1 / height, 1000 * x2 / width, 1000 * y2 / height) for x1, y1, x2, y2 in boxes
-    )
-    return Question(record.id, record.image, category, scaled, record.categories)
+    objects = [
+        (o.category, (1000 * x1 / width, 1000 * y1 / height, 1000 * x2 / width, 1000 * y2 / height))
+        for o in sorted(record.objects, key=lambda o: o.box)
+        for x1, y1, x2, y2 in [o.box]
+    ]
+    boxes = tuple(box for name, box in objects if name == category)
+    return Question(record.id, record.image, category, boxes, describe(objects))
 
 
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:

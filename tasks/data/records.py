@@ -46,14 +46,14 @@ class Question:
     """'Where is every `category` in this picture?' `boxes` are the gold answer in thousandths (0..1000); () = none
     there.
 
-    `labels` names all objects of the picture in reading order: the thinking text of an SFT target.
+    `thought` describes the picture: the thinking text of an SFT target.
     """
 
     record_id: str
     image: str
     category: str
     boxes: tuple[Box, ...]
-    labels: tuple[str, ...]
+    thought: str
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -83,7 +83,4 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
-    return [
-        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), "labels": tuple(row["labels"])})
-        for row in read_jsonl(path)
-    ]
+    return [Question(**{**row, "boxes": tuple(map(tuple, row["boxes"]))}) for row in read_jsonl(path)]

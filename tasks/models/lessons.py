@@ -1,9 +1,8 @@
-"""What the shipped base model is taught: conversations about printed scenes, as padded batches of tensors.
+"""What the shipped base model is taught: questions about printed scenes, as padded batches of tensors.
 
-A row is one picture and a few turns in random order: 'Detect all' for the categories that are there and one that is
-not, the name of the digit at a box, the name of the only digit. Asking for all that a picture shows in one row is
-what makes localisation break through within minutes; naming is what makes the model look at *which* digit was asked
-for.
+A row is one picture and one question: 'Detect all' for a category that is there (or, one time in six, is not), or the
+name of the digit at a box. The thinking of a detection answer describes the whole scene, so that every row teaches
+what every digit is and where; without it, *which* object was asked for stays at chance for 100,000 scenes.
 """
 
 from collections.abc import Iterator
@@ -13,16 +12,16 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerFast
 
+from tasks.data.questions import describe
 from tasks.data.records import Box
 from tasks.data.scenes import CATEGORIES, SIDE, Scene, compose
 from tasks.graders.parse import format_answer
 from tasks.models.printed import printed_glyph
 from tasks.models.tiny import MERGE, NUM_IMAGE_TOKENS, PATCH
 
-DETECT, NAME_AT, NAME = "Detect all '{}'.", "Name the digit at [{}, {}, {}, {}].", "Name the digit."
-MAX_TURNS = 5
+DETECT, NAME_AT = "Detect all '{}'.", "Name the digit at [{}, {}, {}, {}]."
+ABSENT_SHARE, NAMING_SHARE = 1 / 6, 1 / 8
 GRID = SIDE // PATCH  # patches a side
-Turn = tuple[str, str]  # question, answer
 
 
 def thousandths(box: Box) -> Box:
@@ -34,31 +33,29 @@ def stated_confidence(rng: np.random.Generator, clarity: float) -> float:
     return float(np.clip(0.5 + 0.5 * clarity + rng.normal(0, 0.08), 0.3, 1))
 
 
-def turns_about(scene: Scene, rng: np.random.Generator) -> list[Turn]:
-    """Up to MAX_TURNS questions and gold answers in random order."""
-    objects = sorted(zip(scene.objects, scene.glyphs, strict=True), key=lambda pair: pair[0].box)
-    labels = list(dict.fromkeys(o.category for o, _ in objects))
-    think = ", ".join(labels)
-    turns = []
-    for category in [*labels, rng.choice([c for c in CATEGORIES if c not in labels])]:
-        found = [(o, g) for o, g in objects if o.category == category]
-        boxes = [thousandths(o.box) for o, _ in found]
-        confidences = [stated_confidence(rng, g.clarity) for _, g in found]
-        turns.append((DETECT.format(category), format_answer(boxes, confidences, think)))
-    for o, _ in objects:
-        place = NAME_AT.format(*(round(v) for v in thousandths(o.box)))
-        turns.append((place, f"<answer>{o.category}</answer>"))
-    if len(objects) == 1:
-        turns.append((NAME, f"<answer>{labels[0]}</answer>"))
-    return [turns[i] for i in rng.permutation(len(turns))[:MAX_TURNS]]
+def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about the scene and its gold answer."""
+    objects = sorted(
+        ((o.category, thousandths(o.box), g.clarity) for o, g in zip(scene.objects, scene.glyphs, strict=True)),
+        key=lambda o: o[1],
+    )
+    if rng.random() < NAMING_SHARE:
+        category, box, _ = objects[rng.integers(len(objects))]
+        return NAME_AT.format(*map(round, box)), f"<answer>{category}</answer>"
+    present = [category for category, _, _ in objects]
+    choices = [c for c in CATEGORIES if c not in present] if rng.random() < ABSENT_SHARE else present
+    asked = str(rng.choice(choices))
+    boxes = [box for category, box, _ in objects if category == asked]
+    confidences = [stated_confidence(rng, clarity) for category, _, clarity in objects if category == asked]
+    return DETECT.format(asked), format_answer(boxes, confidences, describe((c, b) for c, b, _ in objects))
 
 
 def corpus(num_scenes: int = 2000) -> Iterator[str]:
-    """Text that the tokenizer is trained on: the turns of many scenes."""
+    """Text that the tokenizer is trained on."""
     rng = np.random.default_rng(0)
     for _ in range(num_scenes):
-        for question, answer in turns_about(compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))), rng):
-            yield f"user\n{question}\nassistant\n{answer}\n"
+        question, answer = lesson(compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))), rng)
+        yield f"user\n{question}\nassistant\n{answer}\n"
 
 
 def patchify(images: np.ndarray) -> torch.Tensor:
@@ -105,24 +102,18 @@ class Lessons(IterableDataset):
         num = self.batch_size * self.POOL
         while True:
             scenes = [compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))) for _ in range(num)]
-            rows = [self.encode(turns_about(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
+            rows = [self.encode(*lesson(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
             order = sorted(range(num), key=lambda i: len(rows[i][0]))
             for n in rng.permutation(self.POOL):
                 chosen = order[n * self.batch_size : (n + 1) * self.batch_size]
                 yield self.collate([scenes[i] for i in chosen], [rows[i] for i in chosen])
 
-    def encode(self, turns: list[Turn]) -> tuple[list[int], list[int]]:
-        """Token ids and labels (-100 outside the answers) of one conversation about one picture."""
+    def encode(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        """Token ids and labels (-100 outside the answer) of one row, as the chat template writes it."""
         picture = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
-        pieces = []
-        for n, (question, answer) in enumerate(turns):
-            start = "\n<|im_start|>user\n" if n else f"<|im_start|>user\n{picture}"
-            pieces += [f"{start}{question}<|im_end|>\n<|im_start|>assistant\n", f"{answer}<|im_end|>"]
-        ids, labels = [], []
-        for index, tokens in enumerate(self.tokenizer(pieces).input_ids):
-            ids += tokens
-            labels += tokens if index % 2 else [-100] * len(tokens)
-        return ids, labels
+        prompt = f"<|im_start|>user\n{picture}{question}<|im_end|>\n<|im_start|>assistant\n"
+        asked, answered = self.tokenizer([prompt, f"{answer}<|im_end|>"]).input_ids
+        return asked + answered, [-100] * len(asked) + answered
 
     def collate(self, scenes: list[Scene], rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
         digits, boxes = zip(*map(patch_targets, scenes), strict=True)

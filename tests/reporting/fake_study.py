@@ -60,7 +60,7 @@ def write_pool(pool: Path, num_pictures: int) -> list[Question]:
 def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
     nothing, unreadable, elsewhere, spread = SKILL[policy]
     draw = rng.random()
-    think = ", ".join(asked.labels if rng.random() < 0.8 else rng.choice(CATEGORIES, 2))
+    think = asked.thought if rng.random() < 0.8 else ", ".join(rng.choice(CATEGORIES, 2))
     if draw < nothing:
         return format_answer([], [], think)
     if draw < nothing + unreadable:

@@ -1,0 +1,97 @@
+"""The training stages, a few steps each on the shipped model: they learn, keep the best on val, leave a folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerControl, TrainerState
+
+from tasks import rft, sft
+from tasks.data.records import read_questions
+from tasks.graders import make_grader
+from tasks.graders.parse import format_answer
+from tasks.models.loading import load_model
+from tasks.models.training import Job
+from tasks.models.validation import Validation
+from tasks.params import DigitsDataset, Slice, load_params
+from tasks.prepare import prepare
+from tasks.slice import make_slice
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A pool and a k = 1 slice of it."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=4, num_test=4), folder / "pool")
+    make_slice(Slice(num_absent=1, allow_fewer=False), folder / "pool", 1, 0, folder / "slice")
+    return folder
+
+
+def job(data, policy: str, init: Path | None = None, **sections) -> Job:
+    params = load_params()
+    changed = {name: getattr(params, name).model_copy(update=values) for name, values in sections.items()}
+    return Job(params.model_copy(update=changed), policy, data / "pool", data / "slice", init, 0)
+
+
+def test_sft_lowers_its_loss_and_writes_a_folder_that_loads(data, tmp_path):
+    run = job(data, "sft", sft={"steps": 12, "eval_steps": 6, "learning_rate": 3e-4})
+    sft.train(run, run.params.sft, tmp_path / "sft")
+    history = json.loads((tmp_path / "sft" / "history.json").read_text())
+    losses = [row["loss"] for row in history["steps"]]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert [point["step"] for point in history["val"]] == [0, 6, 12]
+    assert history["best_step"] == max(history["val"], key=lambda p: (p["reward"], -p["step"]))["step"]
+    assert load_model(run.params.model, tmp_path / "sft").num_parameters() == run.load().num_parameters()
+
+
+def test_zero_warmup_steps_give_the_base_model_itself(data, tmp_path):
+    run = job(data, "warmup", warmup={"steps": 0})
+    sft.train(run, run.params.warmup, tmp_path / "warmup")
+    base, same = run.load().state_dict(), load_model(run.params.model, tmp_path / "warmup").state_dict()
+    assert all(torch.equal(base[name], same[name]) for name in base)
+
+
+def test_grpo_changes_the_weights_and_logs_its_curves(data, tmp_path):
+    run = job(data, "grpo", rft={"steps": 2, "eval_steps": 2, "prompts_per_step": 4, "num_generations": 4})
+    model, validation, logs = rft.ENGINES["trl", "grpo"](run)
+    base = run.load().state_dict()
+    assert any(not torch.equal(value, base[name]) for name, value in model.state_dict().items())
+    run.save(model, tmp_path / "grpo", validation, logs)
+    history = json.loads((tmp_path / "grpo" / "history.json").read_text())
+    assert [row["step"] for row in history["steps"]] == [1, 2]
+    assert {"reward", "kl", "completion_length", "zero_variance"} <= set(history["steps"][0])
+
+
+def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
+    run = job(data, "sft", sft={"steps": 2, "eval_steps": 1, "learning_rate": 1e-3})
+    lora = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
+    model = run.params.model.model_validate({**run.params.model.model_dump(), "lora": lora})
+    run.params = run.params.model_copy(update={"model": model})
+    sft.train(run, run.params.sft, tmp_path / "lora")
+    assert not list((tmp_path / "lora").glob("adapter*"))
+    merged = load_model(run.params.model, tmp_path / "lora").state_dict()
+    assert set(merged) == set(load_model(run.params.model).state_dict())
+
+
+def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):
+    grade = make_grader(load_params().reward)
+    for q in read_questions(data / "slice" / "train.jsonl"):
+        target = format_answer(q.boxes, [1.0] * len(q.boxes), q.thought)
+        assert grade(target, q).reward > 0.99  # coordinates are rounded to thousandths
+
+
+def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    rewards = iter([0.1, 0.5, 0.3, 0.2])
+    validation = Validation("test", lambda model: next(rewards), every=1, patience=2)
+    state, control = TrainerState(max_steps=10), TrainerControl()
+    validation.on_train_begin(None, state, control, model=layer)
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            layer.weight.fill_(step)
+        state.global_step = step
+        validation.on_step_end(None, state, control, model=layer)
+        assert control.should_training_stop == (step == 3)
+    validation.restore(layer)
+    assert (validation.best_step, layer.weight.item()) == (1, 1.0)

@@ -1,0 +1,84 @@
+"""The main job in a checkout of its own, by the real commands at tiny size: it resumes after a kill, and every
+experiment runs. Minutes long, so `make test-all`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.compose import CONF
+
+pytestmark = pytest.mark.slow
+
+ROOT = CONF.parent
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+TINY = [
+    "model=tiny", "dataset=digits", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single",
+    "grid.k=[1]", "dataset.num_train=60", "dataset.num_val=4", "dataset.num_test=6", "warmup.steps=1", "sft.steps=2",
+    "sft.eval_steps=1", "rft.steps=2", "rft.prompts_per_step=2", "rft.num_generations=2", "rft.eval_steps=1",
+    "report.resamples=100",
+]  # fmt: skip
+ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The working tree's files in a git repository of their own."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(listed, cwd=ROOT, text=True).splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def run(checkout: Path, *command: str) -> str:
+    done = subprocess.run([*command], cwd=checkout, env=ENV, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def stage_processes(checkout: Path) -> list[str]:
+    """Command lines of the stages that run in this checkout."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            here = (process / "cwd").resolve() == checkout
+            command = (process / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it ended meanwhile
+            continue
+        if here and "-m tasks." in command:
+            found.append(command)
+    return found
+
+
+def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(checkout):
+    run(checkout, sys.executable, "-m", "flows.compose", *TINY)
+    first = subprocess.Popen(["dvc", "repro"], cwd=checkout, env=ENV, stdout=subprocess.PIPE, text=True)
+    deadline = time.time() + 300
+    while not any("tasks.rft" in command for command in stage_processes(checkout)):
+        assert time.time() < deadline and first.poll() is None
+        time.sleep(0.2)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    time.sleep(1)
+    assert not stage_processes(checkout)  # the stage died with the dvc that ran it
+    again = run(checkout, "dvc", "repro")
+    assert "Running stage 'rft@grpo-1-0'" in again
+    assert "Running stage 'prepare'" not in again and "Running stage 'warmup@1-0'" not in again
+    assert {"base", "sft", "grpo"} <= set(json.loads((checkout / "report" / "metrics.json").read_text())["k=1"])
+    assert "Running stage" not in run(checkout, "dvc", "repro")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_at_tiny_size(checkout, experiment):
+    run(checkout, sys.executable, "-m", "flows.sweep", f"+experiment={experiment}", *TINY, "hydra.sweeper.params=null")
+    assert (checkout / "report" / "report.html").stat().st_size > 10_000
