@@ -2,39 +2,32 @@
 
 The only MLflow import of the project. A run is known by its fingerprint: policy, grid point, the parameters that reach
 it and the data. Publishing the same files again leaves it as it is; publishing other files under the same fingerprint
-replaces it. While a policy trains, `live` shows its curves in a run that the published one later replaces.
+replaces it.
 """
 
 import fcntl
 import hashlib
 import json
-import logging
 import math
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from PIL import Image
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 
 HOME = Path(".rft")
-FINGERPRINT, CONTENT, PROCESS = "kshot.fingerprint", "kshot.content", "kshot.process"
+FINGERPRINT, CONTENT = "kshot.fingerprint", "kshot.content"
 MAX_BATCH = 1000  # metrics in one request of MLflow
 TRAINING_SECTIONS = {"base": [], "sft": ["slice", "sft"]}  # of a policy; every RFT algorithm has the default's
 RFT_SECTIONS = ["slice", "warmup", "rft"]
-
-FAILURES = (MlflowException, OSError)  # of a view: reported, never raised into a training
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,25 +111,10 @@ def _runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
     return list(client.search_runs([experiment], filter_string=condition, max_results=1000))
 
 
-def _process() -> str:
-    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
-
-
-def _is_dead(process: str) -> bool:
-    """Whether the process of this machine is gone; of another machine's we know nothing."""
-    host, pid, created = json.loads(process)
-    if host != socket.gethostname():
-        return False
-    try:
-        return psutil.Process(pid).create_time() != created
-    except psutil.NoSuchProcess:
-        return True
-
-
 def close_stale(client: MlflowClient, experiment: str) -> None:
-    """End the runs that a killed process left RUNNING."""
+    """End the runs that a killed publisher left RUNNING. Called under the lock: no other publisher is alive."""
     for run in _runs(client, experiment, "attributes.status = 'RUNNING'"):
-        if PROCESS in run.data.tags and _is_dead(run.data.tags[PROCESS]):
+        if FINGERPRINT in run.data.tags:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -147,7 +125,7 @@ def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
 
 
 def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
-    tags = {FINGERPRINT: point.fingerprint, PROCESS: _process(), "policy": point.policy, "data_hash": point.data_hash}
+    tags = {FINGERPRINT: point.fingerprint, "policy": point.policy, "data_hash": point.data_hash}
     if point.k is not None:
         tags |= {"k": str(point.k), "seed": str(point.seed)}
     run = client.create_run(experiment, run_name=point.name, tags=tags)
@@ -186,36 +164,3 @@ def _fill(client: MlflowClient, run: Run, results: Results) -> None:
     client.log_artifact(run_id, str(results.predictions))
     client.log_batch(run_id, tags=[RunTag(CONTENT, results.content), RunTag("model", results.model)])
     client.set_terminated(run_id, "FINISHED")
-
-
-@contextmanager
-def live(point: Point) -> Iterator[Callable[[str, dict], None]]:
-    """Show curves while a policy trains: the block gets `log(prefix, row)` for rows like those of history.json.
-
-    A view must not stop a training: where MLflow fails, a warning says so and the rows go nowhere.
-    """
-    try:
-        client, experiment = init(point.study)
-        close_stale(client, experiment)
-        run = _create(client, experiment, point)
-    except FAILURES as error:
-        _log.warning("MLflow shows no live curves: %s", error)
-        yield lambda prefix, row: None
-        return
-
-    def log(prefix: str, row: dict) -> None:
-        try:
-            metrics = _metrics(row, prefix, row["step"], run.info.start_time)
-            client.log_batch(run.info.run_id, metrics=metrics)
-        except FAILURES as error:
-            _log.warning("MLflow did not take step %s: %s", row["step"], error)
-
-    status = "FAILED"
-    try:
-        yield log
-        status = "FINISHED"
-    finally:
-        try:
-            client.set_terminated(run.info.run_id, status)
-        except FAILURES as error:
-            _log.warning("MLflow did not end run %s: %s", run.info.run_id, error)

@@ -1,7 +1,7 @@
 """What a model is asked about a picture, and the chat messages that ask it."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tasks.data.records import Box, Question, Record
 
@@ -11,13 +11,15 @@ def rank(*parts: object) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
-def describe(objects: Iterable[tuple[str, Box]]) -> str:
-    """A scene in words, boxes in thousandths: 'two [134, 18], seven [179, 384]', from left to right.
+def describe(objects: Sequence[tuple[str, Box]], asked: str) -> str:
+    """The scene in words from left to right, then what was asked for: 'two [134, 18], six [179, 384]; six [179, 384]'.
 
-    The thinking of an SFT target: what is where, before the answer picks what was asked for.
+    Top-left corners, in thousandths. This is the thinking of an SFT target; it ends in '; No six' where there is none.
     """
     ordered = sorted(objects, key=lambda o: (o[1], o[0]))
-    return ", ".join(f"{category} [{round(box[0])}, {round(box[1])}]" for category, box in ordered)
+    places = [(category, f"{category} [{round(box[0])}, {round(box[1])}]") for category, box in ordered]
+    picked = [place for category, place in places if category == asked] or [f"No {asked}"]
+    return f"{', '.join(place for _, place in places)}; {', '.join(picked)}"
 
 
 def question(record: Record, category: str) -> Question:
@@ -29,7 +31,7 @@ def question(record: Record, category: str) -> Question:
         for x1, y1, x2, y2 in [o.box]
     ]
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, category, boxes, describe(objects))
+    return Question(record.id, record.image, category, boxes, describe(objects, category))
 
 
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:

@@ -1,8 +1,9 @@
 """What the shipped base model is taught: questions about printed scenes, as padded batches of tensors.
 
 A row is one picture and one question: 'Detect all' for a category that is there (or, one time in six, is not), or the
-name of the digit at a box. The thinking of a detection answer describes the whole scene, so that every row teaches
-what every digit is and where; without it, *which* object was asked for stays at chance for 100,000 scenes.
+name of the digit at a box. The thinking of a detection answer lists the whole scene and then picks what was asked for:
+every row teaches what every digit is and where, and picking from a list is learned soon. Without the list, and without
+the picking, *which* object was asked for stays at chance for 100,000 scenes.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tasks.models.tiny import MERGE, NUM_IMAGE_TOKENS, PATCH
 
 DETECT, NAME_AT = "Detect all '{}'.", "Name the digit at [{}, {}, {}, {}]."
 ABSENT_SHARE, NAMING_SHARE = 1 / 6, 1 / 8
+NUM_DIGITS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # drawn from: a scene with one digit does not teach which one was asked for
 GRID = SIDE // PATCH  # patches a side
 
 
@@ -31,6 +33,10 @@ def thousandths(box: Box) -> Box:
 def stated_confidence(rng: np.random.Generator, clarity: float) -> float:
     """0.5 for a glyph of the lowest resolution, 1 for a sharp one, with noise: RFT needs something to choose from."""
     return float(np.clip(0.5 + 0.5 * clarity + rng.normal(0, 0.08), 0.3, 1))
+
+
+def printed_scene(rng: np.random.Generator) -> Scene:
+    return compose(rng, lambda: printed_glyph(rng), int(rng.choice(NUM_DIGITS)))
 
 
 def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
@@ -47,14 +53,14 @@ def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     asked = str(rng.choice(choices))
     boxes = [box for category, box, _ in objects if category == asked]
     confidences = [stated_confidence(rng, clarity) for category, _, clarity in objects if category == asked]
-    return DETECT.format(asked), format_answer(boxes, confidences, describe((c, b) for c, b, _ in objects))
+    return DETECT.format(asked), format_answer(boxes, confidences, describe([(c, b) for c, b, _ in objects], asked))
 
 
 def corpus(num_scenes: int = 2000) -> Iterator[str]:
     """Text that the tokenizer is trained on."""
     rng = np.random.default_rng(0)
     for _ in range(num_scenes):
-        question, answer = lesson(compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))), rng)
+        question, answer = lesson(printed_scene(rng), rng)
         yield f"user\n{question}\nassistant\n{answer}\n"
 
 
@@ -101,7 +107,7 @@ class Lessons(IterableDataset):
         rng = np.random.default_rng(self.seed)
         num = self.batch_size * self.POOL
         while True:
-            scenes = [compose(rng, lambda: printed_glyph(rng), int(rng.integers(1, 5))) for _ in range(num)]
+            scenes = [printed_scene(rng) for _ in range(num)]
             rows = [self.encode(*lesson(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
             order = sorted(range(num), key=lambda i: len(rows[i][0]))
             for n in rng.permutation(self.POOL):
