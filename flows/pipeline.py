@@ -11,6 +11,7 @@ A failed stage fails the flow (exit code 1); what does not depend on it still fi
 import argparse
 import fcntl
 import json
+import logging
 import os
 import queue
 import socket
@@ -34,6 +35,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.params import ParamsError, load_params
 from tasks.stage import StageError, run_stage, stages_end_with_this
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # else every poll of the server is a line under Hydra
 
 LOCK = Path(".rft/pipeline.lock")
 POLL_SECONDS = 2.0  # how often a run asks the server whether somebody has cancelled it

@@ -93,7 +93,8 @@ class Job:
             "learning_rate": params.learning_rate,
             "weight_decay": params.weight_decay,
             "lr_scheduler_type": "linear",
-            "gradient_checkpointing": half,
+            "gradient_checkpointing": None,  # TRL's default is the deprecated name of the next one
+            "activation_checkpointing": half,
             "bf16": self.params.model.dtype == "bfloat16",
             "fp16": self.params.model.dtype == "float16",
             "dataloader_pin_memory": torch.cuda.is_available(),

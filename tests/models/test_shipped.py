@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tasks.data.questions import ask
+from tasks.data.records import Record
 from tasks.data.scenes import compose
 from tasks.graders.parse import parse_detection
 from tasks.models.generate import answer, control_tokens, encode
@@ -34,8 +35,6 @@ def processor():
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
     """Questions about eight printed scenes, and the folder of their pictures."""
-    from tasks.data.records import Record
-
     folder, rng, records = tmp_path_factory.mktemp("print"), np.random.default_rng(5), []
     for n in range(8):
         scene = compose(rng, lambda: printed_glyph(rng), 1 + n % 4)
