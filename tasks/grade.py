@@ -17,7 +17,6 @@ from tasks.graders import Grade, make_grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.params import Params, load_params
-from tasks.process import die_with_parent
 from tasks.scoring.coco import detection_ap
 
 
@@ -68,7 +67,6 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
 
 
 def main() -> None:
-    die_with_parent()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--policy", required=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
-from tasks.process import die_with_parent
 from tasks.rl import trl_grpo
 from tasks.sft import arguments
 
@@ -18,7 +17,6 @@ ENGINES = {("trl", "grpo"): trl_grpo.train}
 
 
 def main() -> None:
-    die_with_parent()
     parser = arguments(__doc__)
     parser.add_argument("--algorithm", choices=ALGORITHMS, required=True)
     parser.add_argument("--init", type=Path, required=True)

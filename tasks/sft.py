@@ -17,7 +17,6 @@ from tasks.data.questions import messages
 from tasks.graders.parse import format_answer
 from tasks.models.training import Job
 from tasks.params import Params, Sft, load_params
-from tasks.process import die_with_parent
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
@@ -54,7 +53,6 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def main(policy: str = "sft") -> None:
-    die_with_parent()
     args = arguments(__doc__).parse_args()
     params: Params = load_params()
     train(Job(params, policy, args.pool, args.slice, None, args.seed), getattr(params, policy), args.out)
