@@ -19,9 +19,9 @@ from tasks.graders import make_grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.printed import printed_glyph
-from tasks.params import Params, load_params
+from tasks.params import DigitsDataset, Params, load_params
 
-NUM_SCENES, NUM_SAMPLES = 200, 8
+NUM_SCENES, NUM_SAMPLES = 150, 8
 
 
 def measure(params: Params, model_path: Path, split: CocoSplit) -> dict[str, float]:
@@ -55,11 +55,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
+    handwriting = DigitsDataset(source="digits", seed=0, num_train=NUM_SCENES, num_val=1, num_test=1)
     with tempfile.TemporaryDirectory() as scratch:
         rng = np.random.default_rng(12345)
         splits = {
             "print": write_scenes(Path(scratch) / "print", lambda: printed_glyph(rng), NUM_SCENES, rng),
-            "handwriting": write_digits(params.dataset, Path(scratch))["train"],
+            "handwriting": write_digits(handwriting, Path(scratch))["train"],
         }
         for name, split in splits.items():
             means = measure(params, args.model, split)
