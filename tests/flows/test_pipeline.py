@@ -76,7 +76,14 @@ def write_graph(stages: dict) -> None:
 
 def start(environment: dict, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "flows.pipeline", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell leaves it ignored
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:

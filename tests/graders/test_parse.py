@@ -125,9 +125,7 @@ def test_hostile_repetition_takes_no_time(unit, framed):
     start = time.process_time()
     parsed = parse_detection(answer("[" + text) if framed else text)
     assert parsed.failure is not None
-    assert (
-        time.process_time() - start < 0.5
-    )  # measured: below 0.02; a quadratic scan of 65,000 characters takes minutes
+    assert time.process_time() - start < 10  # measured: 0.02; a quadratic scan of 65,000 characters takes minutes
 
 
 sides = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).filter(lambda s: s[0] < s[1])
