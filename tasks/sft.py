@@ -13,7 +13,6 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from tasks.data.questions import messages
 from tasks.graders.parse import format_answer
 from tasks.models.training import Job
 from tasks.params import Params, Sft, load_params
@@ -25,12 +24,8 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if params.steps == 0:
         job.save(model, out, None, [])
         return
-    prompts = [messages(job.params.model.prompt, q.category) for q in job.train]
     targets = [format_answer(q.boxes, [1.0] * len(q.boxes), q.thought) for q in job.train]
-    rows = job.rows(
-        prompt=[[{"role": "user", "content": m[0]["content"][1]["text"]}] for m in prompts],
-        completion=[[{"role": "assistant", "content": target}] for target in targets],
-    )
+    rows = job.rows(completion=[[{"role": "assistant", "content": target}] for target in targets])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(

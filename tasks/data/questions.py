@@ -45,7 +45,11 @@ def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -
     return [question(r, c) for r in records for c in [*r.categories, *absent(r, categories, num_absent)]]
 
 
+def fill(prompt: str, category: str) -> str:
+    """`prompt` with {category} replaced; other braces are literal."""
+    return prompt.replace("{category}", category)
+
+
 def messages(prompt: str, category: str) -> list[dict]:
     """The user turn: the picture, then the prompt with {category} filled in."""
-    text = prompt.replace("{category}", category)
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": fill(prompt, category)}]}]

@@ -10,6 +10,7 @@ from datasets import Dataset, Image
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, ProcessorMixin
 
+from tasks.data.questions import fill
 from tasks.data.records import Question, read_questions
 from tasks.graders import make_grader
 from tasks.models.generate import answer
@@ -80,9 +81,11 @@ class Job:
         return Validation(self.policy, score, every, patience)
 
     def rows(self, **columns: list) -> Dataset:
-        """The train questions as a data set: `image` (decoded on access) beside the given columns."""
+        """The train questions as TRL takes them: `image` (decoded on access), `prompt`, and the given columns."""
         images = [str(self.pool / q.image) for q in self.train]
-        return Dataset.from_dict({"image": images, **columns}).cast_column("image", Image())
+        texts = [fill(self.params.model.prompt, q.category) for q in self.train]
+        prompts = [[{"role": "user", "content": text}] for text in texts]
+        return Dataset.from_dict({"image": images, "prompt": prompts, **columns}).cast_column("image", Image())
 
     def trainer_options(self, params: Sft | Rft, scratch: str) -> dict:
         """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""

@@ -18,12 +18,7 @@ def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
         """Thin: THE grader on each completion (conversational: one assistant message)."""
         return [job.grader(c[0]["content"], job.train[n]).reward for c, n in zip(completions, question, strict=True)]
 
-    rows = job.rows(
-        prompt=[
-            [{"role": "user", "content": job.params.model.prompt.replace("{category}", q.category)}] for q in job.train
-        ],
-        question=list(range(len(job.train))),
-    )
+    rows = job.rows(question=list(range(len(job.train))))
     model = job.load()
     validation = job.validation(params.eval_steps, params.patience)
     with tempfile.TemporaryDirectory() as scratch:
