@@ -30,7 +30,8 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
     return {
         "record_id": question.record_id,
         "image": question.image,
-        "category": question.category,
+        "task": question.task,
+        "category": question.asked,
         "gold": question.boxes,
         "completion": completion,
         "boxes": grade.boxes,
@@ -46,7 +47,7 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
     began = time.time()
     questions = test_questions(pool, params.grade.existence)
     completions = answer(
-        load_model(params.model, model), load_processor(params.model, model), params.model.prompt, questions, pool,
+        load_model(params.model, model), load_processor(params.model, model), params.prompt, questions, pool,
         params.grade.batch_size, params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
     grader = make_grader(params.reward)

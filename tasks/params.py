@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -64,7 +64,7 @@ class Lora(Section):
 
 
 class Model(Section):
-    """`path` is a local folder or a hub id (then pin `revision`). `prompt` holds {category}."""
+    """`path` is a local folder or a hub id (then pin `revision`)."""
 
     path: str
     revision: str | None
@@ -72,14 +72,24 @@ class Model(Section):
     min_pixels: Count | None
     max_pixels: Count | None
     coordinates: Literal["relative_1000"]
-    prompt: str
     lora: Lora | None
 
-    @model_validator(mode="after")
-    def _has_category(self):
-        if "{category}" not in self.prompt:
-            raise ValueError("prompt must hold {category}")
-        return self
+
+def _holds_asked(prompt: str) -> str:
+    if "{asked}" not in prompt:
+        raise ValueError("must hold {asked}, where the question's category or instruction is put")
+    return prompt
+
+
+Asking = Annotated[str, AfterValidator(_holds_asked)]
+
+
+class Prompt(Section):
+    """The user's turn for each task. {asked} becomes the question's category or instruction; other braces stay."""
+
+    detection: Asking
+    grounding: Asking
+    classification: str
 
 
 class Sft(Section):
@@ -170,6 +180,7 @@ class Params(Section):
     dataset: Annotated[DigitsDataset | CocoDataset, Field(discriminator="source")]
     slice: Slice
     model: Model
+    prompt: Prompt
     warmup: Sft
     sft: Sft
     rft: Rft

@@ -3,7 +3,8 @@ data/slice/4-0`
 
 train.jsonl and val.jsonl hold `Question` rows; manifest.json counts and hashes them. For every category the k
 pictures that come first by hash(seed, category, pixels) are taken, so that k = 1 is in k = 2 is in k = 4, on any
-machine and in any file order. Each chosen picture is also asked `slice.num_absent` categories that it does not show.
+machine and in any file order. Each chosen picture is asked for every
+category that it shows and `slice.num_absent` that it does not.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tasks.data.coco import DataError
-from tasks.data.questions import absent, ask, question, rank
+from tasks.data.questions import ask, rank
 from tasks.data.records import Question, Record, read_records, write_jsonl
 from tasks.params import Slice, load_params
 
@@ -38,10 +39,11 @@ def choose(
 
 
 def train_questions(chosen: dict[str, list[Record]], categories: list[str], num_absent: int) -> list[Question]:
-    """One question for each (category, chosen picture), then the absent ones, each question once."""
+    """Each chosen picture once, asked for every category that it shows: SFT's thinking names them all, so RFT must be
+    rewarded for them all too.
+    """
     pictures = {r.id: r for members in chosen.values() for r in members}
-    shown = [question(r, category) for category, members in chosen.items() for r in members]
-    return shown + [question(r, c) for r in pictures.values() for c in absent(r, categories, num_absent)]
+    return ask(list(pictures.values()), categories, num_absent)
 
 
 def digest(questions: list[Question]) -> str:

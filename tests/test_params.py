@@ -36,7 +36,7 @@ def test_the_shipped_file_loads():
         ("rft.engine", "verl"),
         ("sft.steps", -1),
         ("sft.batch_size", True),
-        ("model.prompt", "Detect everything."),
+        ("prompt.detection", "Detect everything."),
         ("grid.k", []),
         ("grid.k", [1, 1]),
         ("grid.policy", ["grpo", "sft"]),

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from tasks.data.records import Box, Question, Record
+from tasks.params import Prompt
 
 
 def rank(*parts: object) -> str:
@@ -31,7 +32,7 @@ def question(record: Record, category: str) -> Question:
         for x1, y1, x2, y2 in [o.box]
     ]
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, category, boxes, describe(objects, category))
+    return Question(record.id, record.image, "detection", category, boxes, thought=describe(objects, category))
 
 
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:
@@ -45,11 +46,11 @@ def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -
     return [question(r, c) for r in records for c in [*r.categories, *absent(r, categories, num_absent)]]
 
 
-def fill(prompt: str, category: str) -> str:
-    """`prompt` with {category} replaced; other braces are literal."""
-    return prompt.replace("{category}", category)
+def fill(prompt: Prompt, question: Question) -> str:
+    """The prompt of the question's task with {asked} replaced; other braces are literal."""
+    return getattr(prompt, question.task).replace("{asked}", question.asked)
 
 
-def messages(prompt: str, category: str) -> list[dict]:
-    """The user turn: the picture, then the prompt with {category} filled in."""
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": fill(prompt, category)}]}]
+def messages(prompt: Prompt, question: Question) -> list[dict]:
+    """The user turn: the picture, then the prompt of the question's task."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": fill(prompt, question)}]}]

@@ -1,8 +1,7 @@
 """Typed rows that flow between the stages, and their JSONL files.
 
-A `Record` is a picture with its labelled objects (boxes in pixels of that picture). A `Question` is what a model is
-asked: one picture and one category. Its gold boxes are in thousandths of the picture's sides, so that a grader needs
-no sizes.
+A `Record` is a picture with its labels (boxes in pixels of that picture). A `Question` is what a model is asked: one
+picture and one task. Its gold boxes are in thousandths of the picture's sides, so that a grader needs no sizes.
 """
 
 import hashlib
@@ -10,10 +9,12 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
+Task = Literal["detection", "classification", "grounding"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,28 @@ class Object:
 
 
 @dataclass(frozen=True)
+class Referring:
+    """An instruction that one region of the picture answers ('the cup that is full'); `box` is in pixels."""
+
+    instruction: str
+    box: Box
+
+
+@dataclass(frozen=True)
 class Record:
-    """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size."""
+    """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size.
+
+    `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
+    """
 
     id: str
     image: str
     width: int
     height: int
     pixel_hash: str
-    objects: tuple[Object, ...]
+    objects: tuple[Object, ...] = ()
+    label: str | None = None
+    referring: tuple[Referring, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -43,17 +57,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Question:
-    """'Where is every `category` in this picture?' `boxes` are the gold answer in thousandths (0..1000); () = none
-    there.
+    """What a model is asked about a picture, and the gold answer.
 
+    detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there;
+    grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class.
     `thought` describes the picture: the thinking text of an SFT target.
     """
 
     record_id: str
     image: str
-    category: str
-    boxes: tuple[Box, ...]
-    thought: str
+    task: Task
+    asked: str
+    boxes: tuple[Box, ...] = ()
+    label: str | None = None
+    thought: str = ""
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -76,7 +93,13 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 def read_records(path: Path) -> list[Record]:
     """The records of a JSONL file that `tasks.prepare` or `tasks.slice` wrote."""
     return [
-        Record(**{**row, "objects": tuple(Object(o["category"], tuple(o["box"])) for o in row["objects"])})
+        Record(
+            **{
+                **row,
+                "objects": tuple(Object(o["category"], tuple(o["box"])) for o in row["objects"]),
+                "referring": tuple(Referring(r["instruction"], tuple(r["box"])) for r in row["referring"]),
+            }
+        )
         for row in read_jsonl(path)
     ]
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from tasks.data.questions import messages
 from tasks.data.records import Question
+from tasks.params import Prompt
 
 
 def control_tokens(processor: ProcessorMixin) -> list[int]:
@@ -23,11 +24,11 @@ def control_tokens(processor: ProcessorMixin) -> list[int]:
 
 
 def encode(
-    processor: ProcessorMixin, prompt: str, questions: Sequence[Question], pool: Path
+    processor: ProcessorMixin, prompt: Prompt, questions: Sequence[Question], pool: Path
 ) -> dict[str, torch.Tensor]:
     """A left-padded batch: input_ids and attention_mask (B, T), pixel_values, image_grid_thw."""
     texts = [
-        processor.apply_chat_template(messages(prompt, q.category), add_generation_prompt=True, tokenize=False)
+        processor.apply_chat_template(messages(prompt, q), add_generation_prompt=True, tokenize=False)
         for q in questions
     ]
     images = [[Image.open(pool / q.image).convert("RGB")] for q in questions]
@@ -38,7 +39,7 @@ def encode(
 def answer(
     model: PreTrainedModel,
     processor: ProcessorMixin,
-    prompt: str,
+    prompt: Prompt,
     questions: Sequence[Question],
     pool: Path,
     batch_size: int,

@@ -33,7 +33,7 @@ def measure(params: Params, model_path: Path, split: CocoSplit) -> dict[str, flo
 
     def grades(temperature: float):
         texts = answer(
-            model, processor, params.model.prompt, questions, split.images, 128, params.grade.max_new_tokens,
+            model, processor, params.prompt, questions, split.images, 128, params.grade.max_new_tokens,
             temperature=temperature,
         )  # fmt: skip
         return [grader(text, q) for text, q in zip(texts, questions, strict=True)]

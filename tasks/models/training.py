@@ -70,7 +70,7 @@ class Job:
             texts = answer(
                 model,
                 self.processor,
-                self.params.model.prompt,
+                self.params.prompt,
                 self.val,
                 self.pool,
                 grade.batch_size,
@@ -83,7 +83,7 @@ class Job:
     def rows(self, **columns: list) -> Dataset:
         """The train questions as TRL takes them: `image` (decoded on access), `prompt`, and the given columns."""
         images = [str(self.pool / q.image) for q in self.train]
-        texts = [fill(self.params.model.prompt, q.category) for q in self.train]
+        texts = [fill(self.params.prompt, q) for q in self.train]
         prompts = [[{"role": "user", "content": text}] for text in texts]
         return Dataset.from_dict({"image": images, "prompt": prompts, **columns}).cast_column("image", Image())
 

@@ -20,7 +20,7 @@ grade = make_grader(Reward(iou=1.0, confidence=1.0, format=1.0, iou_threshold=0.
 
 
 def question(*gold) -> Question:
-    return Question("r", "r.png", "seven", gold, ())
+    return Question("r", "r.png", "detection", "seven", gold)
 
 
 def reply(*scored) -> str:

@@ -19,7 +19,7 @@ from tasks.models.printed import printed_glyph
 from tasks.params import load_params
 
 TINY = Path("models/tiny")
-MODEL = load_params().model
+MODEL, PROMPT = load_params().model, load_params().prompt
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_pretraining_patches_are_the_processors(processor):
 
 def test_image_tokens_equal_the_grid_and_padding_is_on_the_left(processor, questions):
     folder, asked = questions
-    batch = encode(processor, MODEL.prompt, asked, folder)
+    batch = encode(processor, PROMPT, asked, folder)
     image_tokens = (batch["input_ids"] == processor.image_token_id).sum(1)
     assert image_tokens.tolist() == (batch["image_grid_thw"].prod(1) // 4).tolist()
     assert batch["attention_mask"][:, -1].all()
@@ -80,20 +80,20 @@ def test_image_tokens_equal_the_grid_and_padding_is_on_the_left(processor, quest
 
 def test_answers_are_well_formed_and_the_same_in_a_batch_as_alone(model, processor, questions):
     folder, asked = questions
-    together = answer(model, processor, MODEL.prompt, asked, folder, len(asked), 96)
-    alone = answer(model, processor, MODEL.prompt, asked, folder, 1, 96)
+    together = answer(model, processor, PROMPT, asked, folder, len(asked), 96)
+    alone = answer(model, processor, PROMPT, asked, folder, 1, 96)
     assert together == alone
     assert np.mean([parse_detection(text).well_formed for text in together]) > 0.95
 
 
 def test_answers_hang_on_the_picture(model, processor, questions):
     folder, asked = questions
-    seen = answer(model, processor, MODEL.prompt, asked, folder, 32, 96)
+    seen = answer(model, processor, PROMPT, asked, folder, 32, 96)
     blank = folder / "blank"
     blank.mkdir()
     for picture in folder.glob("*.png"):
         Image.new("RGB", (112, 112), "white").save(blank / picture.name)
-    assert seen != answer(model, processor, MODEL.prompt, asked, blank, 32, 96)
+    assert seen != answer(model, processor, PROMPT, asked, blank, 32, 96)
 
 
 def test_no_control_token_can_be_sampled(processor):

@@ -78,7 +78,7 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
     for n, asked in enumerate(questions):
         completion = SCRIPT if n % 9 == 4 else answer(rng, asked, policy)
         grade = grader(completion, asked)
-        place = {"record_id": asked.record_id, "image": asked.image, "category": asked.category, "gold": asked.boxes}
+        place = {"record_id": asked.record_id, "image": asked.image, "category": asked.asked, "gold": asked.boxes}
         rows.append({**place, "completion": completion, **vars(grade)})
     folder.mkdir(parents=True)
     write_jsonl(folder / "predictions.jsonl", rows)
