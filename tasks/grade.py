@@ -54,14 +54,14 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
     rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "predictions.jsonl", rows)
-    means = {name: sum(r["sub_rewards"][name] for r in rows) / len(rows) for name in ("iou", "confidence", "format")}
+    means = {name: sum(r["sub_rewards"][name] for r in rows) / len(rows) for name in rows[0]["sub_rewards"]}
     return {
         "existence": params.grade.existence,
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
         **means,
-        **detection_ap(rows),
+        **(detection_ap(rows) if questions[0].task == "detection" else {}),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }

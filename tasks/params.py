@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -123,19 +123,69 @@ class Rft(Section):
     patience: Count
 
 
-class Reward(Section):
-    """Weights of the sub-rewards, normalised to sum 1; `iou_threshold` is the least overlap of a match (exclusive)."""
+class Rubric(Section):
+    """Weights of a task's graders, normalised to sum 1: 0 shows a grader and pays nothing, null leaves it out.
 
-    iou: NonNegative
-    confidence: NonNegative
+    `length` is 1 up to `max_characters` of completion and 0 from twice as many.
+    """
+
     format: NonNegative
-    iou_threshold: Share
+    length: NonNegative | None = None
+    max_characters: Count = 2000
+
+    GRADERS: ClassVar[tuple[str, ...]]  # in the order in which they are shown
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{name: weight} of the graders that are not left out."""
+        return {name: weight for name in self.GRADERS if (weight := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
     def _some_weight(self):
-        if self.iou + self.confidence + self.format <= 0:
-            raise ValueError("at least one of iou, confidence, format must be above 0")
+        if sum(self.weights.values()) <= 0:
+            raise ValueError(f"at least one of {', '.join(self.GRADERS)} must be above 0")
         return self
+
+
+class DetectionReward(Rubric):
+    """`iou_threshold` is the least overlap of a match (exclusive)."""
+
+    iou: NonNegative
+    confidence: NonNegative
+    iou_threshold: Share
+
+    GRADERS = ("iou", "confidence", "format", "length")
+
+
+class ClassificationReward(Rubric):
+    """`label` is strict equality; `count` is for labels that are numbers, `choice` for letters of multiple choice.
+
+    `aliases`: {label: other spellings that count as it}.
+    """
+
+    label: NonNegative
+    count: NonNegative | None = None
+    choice: NonNegative | None = None
+    aliases: dict[str, list[str]] = {}
+
+    GRADERS = ("label", "count", "choice", "format", "length")
+
+
+class GroundingReward(Rubric):
+    """`giou` is GIoU scaled to 0..1: it pays a little for a box that is near the right one."""
+
+    iou: NonNegative
+    giou: NonNegative | None = None
+
+    GRADERS = ("iou", "giou", "format", "length")
+
+
+class Reward(Section):
+    """A rubric for each task that is graded."""
+
+    detection: DetectionReward | None = None
+    classification: ClassificationReward | None = None
+    grounding: GroundingReward | None = None
 
 
 class Grade(Section):

@@ -67,7 +67,7 @@ def _outcomes(params: Params, study: Study) -> tuple[Outcome, ...]:
         algorithm=params.grid.algorithm[0],
         k=study.ks[-1],
         seed=params.grid.seed[0],
-        threshold=params.reward.iou_threshold,
+        threshold=params.reward.detection.iou_threshold,
         num=params.report.num_pictures,
     )
 

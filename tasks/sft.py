@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from tasks.graders.parse import format_answer
+from tasks.graders.target import target
 from tasks.models.training import Job
 from tasks.params import Params, Sft, load_params
 
@@ -24,8 +24,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if params.steps == 0:
         job.save(model, out, None, [])
         return
-    targets = [format_answer(q.boxes, [1.0] * len(q.boxes), q.thought) for q in job.train]
-    rows = job.rows(completion=[[{"role": "assistant", "content": target}] for target in targets])
+    rows = job.rows(completion=[[{"role": "assistant", "content": target(q)}] for q in job.train])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(

@@ -41,7 +41,9 @@ def test_the_shipped_file_loads():
         ("grid.k", [1, 1]),
         ("grid.policy", ["grpo", "sft"]),
         ("grid.algorithm", ["dpo"]),
-        ("reward.iou_threshold", 1.5),
+        ("reward.detection.iou_threshold", 1.5),
+        ("reward.classification.lable", 1.0),
+        ("reward.grounding.giou", -1.0),
         ("dataset.source", "imagenet"),
         ("report.confidence", 95),
         ("typo", 1),
@@ -55,6 +57,6 @@ def test_a_bad_value_is_refused_naming_its_key(key, value):
 
 
 def test_a_reward_without_any_weight_is_refused():
-    raw = changed("reward", {"iou": 0.0, "confidence": 0.0, "format": 0.0, "iou_threshold": 0.5})
-    with pytest.raises(ParamsError, match="above 0"):
+    raw = changed("reward.grounding", {"iou": 0.0, "format": 0.0})
+    with pytest.raises(ParamsError, match=r"reward\.grounding: .*iou, giou, format, length must be above 0"):
         validate(raw, "params.yaml")

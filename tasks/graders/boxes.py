@@ -1,5 +1,6 @@
 """Boxes and their overlap. Everything is in thousandths of the picture's sides; IoU does not depend on that unit."""
 
+import math
 from dataclasses import dataclass
 
 from tasks.data.records import Box
@@ -23,3 +24,30 @@ def iou(a: Box, b: Box) -> float:
     shared = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     union = area(a) + area(b) - shared
     return shared / union if union > 0 else 0.0
+
+
+def giou(a: Box, b: Box) -> float:
+    """Generalized IoU in -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630, algorithm 1): IoU less the share of the hull
+    that neither box covers, so that disjoint boxes are told apart by their distance.
+    """
+    hull = area((min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])))
+    union = area(a) + area(b) - area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return iou(a, b) - (hull - union) / hull if hull > 0 else -1.0
+
+
+def rounded(box: Box) -> tuple[int, int, int, int]:
+    """Whole thousandths; a side that rounding would empty is widened to those around it.
+
+    Raises ValueError for a box that is reversed, empty or not within 0..1000.
+    """
+    x1, y1, x2, y2 = box
+    if not (0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000):
+        raise ValueError(f"box {box} is not x1 < x2, y1 < y2 in 0..1000 thousandths; clip it to the picture or drop it")
+    (x1, x2), (y1, y2) = _rounded_side(x1, x2), _rounded_side(y1, y2)
+    return x1, y1, x2, y2
+
+
+def _rounded_side(low: float, high: float) -> tuple[int, int]:
+    if round(low) == round(high):
+        return math.floor(low), math.ceil(high)
+    return round(low), round(high)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from tasks.params import Params, Reward
+from tasks.params import DetectionReward, Params
 from tasks.reporting.compare import Comparison
 from tasks.reporting.study import Study
 from tasks.scoring.statistics import Interval
@@ -80,7 +80,7 @@ def extent(study: Study) -> str:
 
 def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
     """What the score is, what its intervals cover and what they do not, in plain sentences."""
-    return (_score(params.reward), _EXISTENCE[study.base.existence], _coverage(params, study))
+    return (_score(params.reward.detection), _EXISTENCE[study.base.existence], _coverage(params, study))
 
 
 _EXISTENCE = {
@@ -90,7 +90,7 @@ _EXISTENCE = {
 }
 
 
-def _score(reward: Reward) -> str:
+def _score(reward: DetectionReward) -> str:
     weights = {
         "overlap with the true boxes (IoU)": reward.iou,
         "confidence": reward.confidence,
@@ -139,7 +139,7 @@ def about_the_selection(params: Params, study: Study) -> str:
     return (
         f"Nobody picked these. The {study.num_questions} questions at k = {study.ks[-1]}, seed "
         f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU sub-reward above "
-        f"{params.reward.iou_threshold:g}). {params.report.num_pictures} places are dealt to the four kinds in turn "
-        "and filled in the order of a hash of the question. So the kinds are shown equally often; how many there are "
-        "among all questions stands in each heading."
+        f"{params.reward.detection.iou_threshold:g}). {params.report.num_pictures} places are dealt to the four kinds "
+        "in turn and filled in the order of a hash of the question. So the kinds are shown equally often; how many "
+        "there are among all questions stands in each heading."
     )

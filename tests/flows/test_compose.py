@@ -62,7 +62,7 @@ def test_conf_has_no_interpolation_that_only_hydra_main_can_resolve():
         ("grid.k=[]", "grid.k"),
         ("grid.k=[1,1]", "grid"),
         ("grid.policy=[sft]", "grid"),
-        ("reward.iou_threshold=1.1", "reward.iou_threshold"),
+        ("reward.detection.iou_threshold=1.1", "reward.detection.iou_threshold"),
         ("prompt.detection=Hello", "prompt"),
         ("dataset.num_train=0", "dataset.digits.num_train"),
     ],

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.graders.boxes import ScoredBox
-from tasks.graders.parse import MAX_BOXES, MAX_CHARACTERS, Failure, format_answer, parse_detection
+from tasks.graders.frame import MAX_CHARACTERS, Failure
+from tasks.graders.parse import MAX_BOXES, format_answer, parse_detection
 
 ENTRY = "{'Position': [1, 2, 3, 4], 'Confidence': 0.5}"
 ONE = (ScoredBox((1, 2, 3, 4), 0.5),)

@@ -9,14 +9,22 @@ from hypothesis import strategies as st
 
 from tasks.data.records import Question
 from tasks.graders import make_grader
-from tasks.graders.parse import Failure, format_answer
-from tasks.params import Reward
+from tasks.graders.frame import Failure
+from tasks.graders.parse import format_answer
+from tasks.params import DetectionReward, Reward
 
 GOLD = (100, 100, 300, 300)
 SECOND = (600, 600, 900, 900)
 DISJOINT = (300, 400, 500, 700)  # shares the number 300 with GOLD
 JUNK = (500, 0, 520, 20)
-grade = make_grader(Reward(iou=1.0, confidence=1.0, format=1.0, iou_threshold=0.5))
+
+
+def detection_grader(iou: float, confidence: float, format: float):
+    rubric = DetectionReward(iou=iou, confidence=confidence, format=format, iou_threshold=0.5)
+    return make_grader(Reward(detection=rubric))
+
+
+grade = detection_grader(1.0, 1.0, 1.0)
 
 
 def question(*gold) -> Question:
@@ -35,7 +43,7 @@ def answer(content: str) -> str:
 @pytest.mark.parametrize("gold", [(), (GOLD,), (GOLD, SECOND), (GOLD, GOLD), ((0, 0, 1000, 1000), (0, 0, 1000, 999))])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.7, 0.2, 0.1), (0.1, 0.7, 0.3), (0.0, 0.0, 3.0)])
 def test_gold_scores_exactly_one_and_no_text_zero(gold, weights):
-    grade = make_grader(Reward(**dict(zip(("iou", "confidence", "format"), weights, strict=True)), iou_threshold=0.5))
+    grade = detection_grader(*weights)
     best = grade(reply(*((box, 1.0) for box in gold)), question(*gold))
     assert (best.reward, best.failure) == (1.0, None)
     assert grade("", question(*gold)).reward == 0.0
@@ -149,7 +157,7 @@ def test_executed_defects(completion, gold, sub_rewards, failure):
 
 
 def test_weights_are_normalised_and_the_statement_is_kept():
-    grade = make_grader(Reward(iou=6.0, confidence=3.0, format=1.0, iou_threshold=0.5))
+    grade = detection_grader(6.0, 3.0, 1.0)
     got = grade(reply((JUNK, 0.5), (GOLD, 0.9)), question(GOLD))
     confidence = (1 + (1 - 0.1**2 - 0.5**2) / 2) / 2
     assert got.reward == pytest.approx(0.6 * 0.5 + 0.3 * confidence + 0.1 * 1)
@@ -190,7 +198,7 @@ def test_under_doubt_the_likeliest_box_at_its_probability_is_best(p):
 
 
 def test_the_right_form_alone_is_worth_far_less_than_an_honest_answer():
-    grade = make_grader(Reward(iou=0.6, confidence=0.3, format=0.1, iou_threshold=0.5))
+    grade = detection_grader(0.6, 0.3, 0.1)
     silence, junk, sure_junk = reply(), reply(*[(JUNK, 0.0)] * 100), reply((JUNK, 1.0))
     rewards = [grade(text, question(GOLD)).reward for text in (reply((GOLD, 1.0)), silence, junk, sure_junk)]
     assert rewards == pytest.approx([1, 0.3 / 2 + 0.1, 0.3 / 2 + 0.1, 0.1])

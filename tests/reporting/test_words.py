@@ -98,7 +98,7 @@ def test_one_seed_is_said_to_cover_pictures_only(tmp_path):
 
 def test_the_score_is_described_by_its_weights(workplace, study):
     weights = {"iou": 2.0, "confidence": 0.0, "format": 2.0, "iou_threshold": 0.5}
-    params = make_params(reward=weights)
+    params = make_params(reward={"detection": weights})
     assert "50% overlap with the true boxes (IoU) + 50% format;" in about_the_score(params, study)[0]
 
 

@@ -1,0 +1,93 @@
+"""The frame that every answer stands in, whatever its task: `<think>...</think><answer>...</answer>`.
+
+A completion is untrusted text. It is capped in length before anything is built from it, the regular expressions are
+linear, and nothing is evaluated.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_CHARACTERS = 65_536
+TAG = re.compile(r"</?(?:think|answer)>")
+
+
+class Failure(StrEnum):
+    """Why an answer lost its reward or a part of it. Up to EMPTY_ANSWER they are the parser's: no reward at all."""
+
+    TOO_LONG = "too_long"
+    NO_ANSWER = "no_answer"
+    UNCLOSED_ANSWER = "unclosed_answer"  # mostly: the completion ran into its token limit
+    SEVERAL_ANSWERS = "several_answers"
+    NESTED_TAGS = "nested_tags"
+    TOO_MANY_BOXES = "too_many_boxes"
+    BAD_LIST = "bad_list"
+    MISSING_KEY = "missing_key"
+    BAD_BOX = "bad_box"  # not four numbers and nothing else, not finite, outside 0..1000, reversed or empty
+    BAD_CONFIDENCE = "bad_confidence"  # not a number in 0..1
+    NO_BOX = "no_box"  # grounding: none where one is demanded
+    SEVERAL_BOXES = "several_boxes"  # grounding: more than the one demanded
+    EMPTY_ANSWER = "empty_answer"  # classification: no label
+    # The answer could be read, and is wrong:
+    HALLUCINATED = "hallucinated"  # boxes where there is nothing
+    OMITTED = "omitted"  # 'No Objects' where there are some
+    NO_MATCH = "no_match"  # no box overlaps a gold box enough
+    WRONG_LABEL = "wrong_label"
+    OVER_LENGTH = "over_length"  # right or partly right, but so long that the length reward is 0
+    BAD_FORMAT = "bad_format"  # right or partly right, but not in the form asked for
+
+
+class Malformed(ValueError):
+    """Carries the failure code out of the nested checks of an answer; the parsers turn it into a result."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.value)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Framed:
+    """The stripped text of the single answer. `whole`: the text is one think block, then one answer block, no more."""
+
+    content: str
+    whole: bool
+
+
+def unframe(completion: str) -> Framed:
+    """The answer of a completion; any other text counts for nothing. `Malformed` says what is wrong with the frame."""
+    if len(completion) > MAX_CHARACTERS:
+        raise Malformed(Failure.TOO_LONG)
+    found = list(TAG.finditer(completion))
+    tags = [match.group() for match in found]
+    start = _single_answer(tags)
+    content = completion[found[start].end() : found[start + 1].start()].strip()
+    if tags != ["<think>", "</think>", "<answer>", "</answer>"]:
+        return Framed(content, False)
+    outside = (
+        completion[: found[0].start()],
+        completion[found[1].end() : found[2].start()],
+        completion[found[3].end() :],
+    )
+    return Framed(content, not any(text.strip() for text in outside))
+
+
+def frame(content: str, think: str) -> str:
+    """The inverse: what a model is taught to write."""
+    return f"<think>{think}</think><answer>{content}</answer>"
+
+
+def _single_answer(tags: list[str]) -> int:
+    """The place of `<answer>` among the tags, when it is the only one, outside the thinking and closed at once."""
+    opened, closed = tags.count("<answer>"), tags.count("</answer>")
+    if opened == 0:
+        raise Malformed(Failure.NO_ANSWER)
+    start = tags.index("<answer>")
+    if "</answer>" not in tags[start:]:
+        raise Malformed(Failure.UNCLOSED_ANSWER)
+    thinks = max((i for i, tag in enumerate(tags[:start]) if tag == "<think>"), default=-1)
+    within_think = thinks >= 0 and "</think>" not in tags[thinks:start] and "</think>" in tags[start:]
+    if tags[start + 1] != "</answer>" or within_think:
+        raise Malformed(Failure.NESTED_TAGS)
+    if opened > 1 or closed > 1:
+        raise Malformed(Failure.SEVERAL_ANSWERS)
+    return start

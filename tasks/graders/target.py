@@ -1,0 +1,33 @@
+"""What SFT teaches: the answer that the grader takes for gold."""
+
+from tasks.data.records import Question
+from tasks.graders.grounding import format_box
+from tasks.graders.labels import format_label
+from tasks.graders.parse import format_answer
+
+
+def _detection(question: Question) -> str:
+    return format_answer(question.boxes, [1.0] * len(question.boxes), question.thought)
+
+
+def _classification(question: Question) -> str:
+    if question.label is None:
+        raise ValueError(f"{question.record_id}: a classification question without a label")
+    return format_label(question.label, question.thought)
+
+
+def _grounding(question: Question) -> str:
+    if len(question.boxes) != 1:
+        raise ValueError(f"{question.record_id}: a grounding question with {len(question.boxes)} boxes; it needs one")
+    return format_box(question.boxes[0], question.thought)
+
+
+TARGETS = {"detection": _detection, "classification": _classification, "grounding": _grounding}
+
+
+def target(question: Question) -> str:
+    """The completion that states the gold answer of any question, with confidence 1 and its thought as thinking.
+
+    Raises ValueError for a gold answer that the question's parser could not read back.
+    """
+    return TARGETS[question.task](question)
