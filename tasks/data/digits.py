@@ -28,34 +28,56 @@ def source_split(seed: int) -> dict[str, np.ndarray]:
     return dict(zip(SHARES, np.split(order, ends[:-1]), strict=True))
 
 
-def write_scenes(folder: Path, draw: Callable[[], Glyph], num_scenes: int, rng: np.random.Generator) -> CocoSplit:
-    """Compose `num_scenes` scenes of 1-4 digits that `draw` yields into `folder`/images and
-    `folder`/annotations.json.
-    """
+def write_coco(folder: Path, scenes: Iterable[Scene], inked: bool = False) -> None:
+    """Detection: images/ and annotations.json (COCO instances). `inked` scenes have 60 categories: 'red seven', ..."""
+    names = [f"{ink} {digit}" for ink in INKS for digit in CATEGORIES] if inked else list(CATEGORIES)
     (folder / "images").mkdir(parents=True)
     coco: dict = {"images": [], "annotations": [], "categories": []}
-    coco["categories"] = [{"id": n + 1, "name": name} for n, name in enumerate(CATEGORIES)]
-    for n in range(1, num_scenes + 1):
-        scene = compose(rng, draw, int(rng.integers(1, 5)))
-        name = f"{n:05d}.png"
-        Image.fromarray(scene.image).save(folder / "images" / name)
-        coco["images"].append(
-            {"id": n, "file_name": name, "width": scene.image.shape[1], "height": scene.image.shape[0]}
-        )
-        for item in scene.objects:
+    coco["categories"] = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+    for n, scene in enumerate(scenes, start=1):
+        file = f"{n:05d}.png"
+        Image.fromarray(scene.image).save(folder / "images" / file)
+        coco["images"].append({"id": n, "file_name": file, "width": SIDE, "height": SIDE})
+        for item, ink in zip(scene.objects, scene.inks, strict=True):
             x1, y1, x2, y2 = item.box
             coco["annotations"].append(
                 {
                     "id": len(coco["annotations"]) + 1,
                     "image_id": n,
-                    "category_id": CATEGORIES.index(item.category) + 1,
+                    "category_id": names.index(f"{ink} {item.category}" if inked else item.category) + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
                     "iscrowd": 0,
                 }
             )
     (folder / "annotations.json").write_text(json.dumps(coco))
-    return CocoSplit(folder / "annotations.json", folder / "images")
+
+
+def write_classes(folder: Path, scenes: Iterable[Scene]) -> None:
+    """Classification: a folder for each digit, scenes of one digit in them."""
+    for n, scene in enumerate(scenes, start=1):
+        home = folder / scene.objects[0].category
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene.image).save(home / f"{n:05d}.png")
+
+
+def write_lisa(folder: Path, scenes: Iterable[Scene], rng: np.random.Generator) -> None:
+    """Reasoning grounding: a picture and a JSON of LISA's layout for each scene, with one digit meant ('the largest
+    digit', or 'the digit that is the sum of two and three' in up to three wordings). Scenes without one are left out.
+    """
+    folder.mkdir(parents=True)
+    for n, scene in enumerate(scenes, start=1):
+        sizes, sums = by_size(scene.objects), by_sum(scene.objects)
+        kind = sizes if sizes and (not sums or rng.random() < 0.5) else sums
+        if not kind:
+            continue
+        instruction, meant = kind[rng.integers(len(kind))]
+        wordings = [text for text, o in kind if o == meant and text != instruction]
+        x1, y1, x2, y2 = meant.box
+        shape = {"label": "target", "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
+        row = {"text": [instruction, *wordings[:2]], "is_sentence": True, "shapes": [shape]}
+        Image.fromarray(scene.image).save(folder / f"{n:05d}.png")
+        (folder / f"{n:05d}.json").write_text(json.dumps(row))
 
 
 def write_digits(params: DigitsDataset, folder: Path) -> dict[str, CocoSplit]:

@@ -1,7 +1,7 @@
 """What a model is asked about a picture, and the chat messages that ask it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tasks.data.records import Box, Question, Record
 from tasks.params import Prompt
@@ -12,15 +12,15 @@ def rank(*parts: object) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
-def describe(objects: Sequence[tuple[str, Box]], asked: str) -> str:
+def describe(objects: Sequence[tuple[str, Box]], picked: Collection[Box], asked: str) -> str:
     """The scene in words from left to right, then what was asked for: 'two [134, 18], six [179, 384]; six [179, 384]'.
 
-    Top-left corners, in thousandths. This is the thinking of an SFT target; it ends in '; No six' where there is none.
+    Top-left corners, in thousandths. This is the thinking of an SFT target; it ends in '; No six' where none is picked.
     """
     ordered = sorted(objects, key=lambda o: (o[1], o[0]))
-    places = [(category, f"{category} [{round(box[0])}, {round(box[1])}]") for category, box in ordered]
-    picked = [place for category, place in places if category == asked] or [f"No {asked}"]
-    return f"{', '.join(place for _, place in places)}; {', '.join(picked)}"
+    places = [(box, f"{category} [{round(box[0])}, {round(box[1])}]") for category, box in ordered]
+    found = [place for box, place in places if box in picked] or [f"No {asked}"]
+    return f"{', '.join(place for _, place in places)}; {', '.join(found)}"
 
 
 def question(record: Record, category: str) -> Question:
@@ -32,7 +32,7 @@ def question(record: Record, category: str) -> Question:
         for x1, y1, x2, y2 in [o.box]
     ]
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, "detection", category, boxes, thought=describe(objects, category))
+    return Question(record.id, record.image, "detection", category, boxes, thought=describe(objects, boxes, category))
 
 
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:
