@@ -7,53 +7,40 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+from tasks.schema.base import Count, NonNegative, Positive, Section, Share
+from tasks.schema.dataset import FileDataset
+
 ALGORITHMS = ("grpo",)
-
-
-class Section(BaseModel):
-    """Frozen; unknown keys and silent conversions ('3' for 3) are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 
 
 class DigitsDataset(Section):
-    """The embedded handwritten digits, composed into scenes by `tasks.data.digits`. Sizes are in pictures."""
+    """The embedded handwritten digits, composed into scenes by `tasks.data.digits`. Sizes are in pictures.
+
+    `task` says what the scenes are labelled for; in `open_vocabulary` a category is an ink and a digit, 'red seven'.
+    `categories` and `test_categories` are those of a data set in files.
+    """
 
     source: Literal["digits"]
+    task: Literal[EMBEDDED_TASKS] = "detection"
     seed: int
+    categories: list[str] | None = None
+    test_categories: list[str] | None = None
     num_train: Count
     num_val: Count
     num_test: Count
 
 
-class CocoFiles(Section):
-    annotations: str
-    images: str
-
-
-class CocoDataset(Section):
-    """COCO instances files. `val` may be left out: then `num_val` pictures are held out of `train` by their hash."""
-
-    source: Literal["coco"]
-    train: CocoFiles
-    val: CocoFiles | None = None
-    test: CocoFiles
-    categories: list[str] | None = None
-    num_val: Count
-    num_test: Count | None = None
-
-
 class Slice(Section):
-    """`num_absent`: questions a train or val picture gets about categories that it does not show."""
+    """`num_absent`: questions a train or val picture gets about categories that it does not show. `categories`: the
+    base categories of an open-vocabulary study, all that train and val ask and name (null: every one of the pool).
+    """
 
-    num_absent: Annotated[int, Field(ge=0)]
-    allow_fewer: bool
+    num_absent: Annotated[int, Field(ge=0)] = 0
+    allow_fewer: bool = False
+    categories: list[str] | None = None
 
 
 class Lora(Section):
@@ -227,7 +214,7 @@ class Report(Section):
 
 class Params(Section):
     study: str
-    dataset: Annotated[DigitsDataset | CocoDataset, Field(discriminator="source")]
+    dataset: Annotated[DigitsDataset | FileDataset, Field(discriminator="source")]
     slice: Slice
     model: Model
     prompt: Prompt

@@ -1,5 +1,5 @@
-"""The embedded data set: scenes of real handwritten digits, written as COCO JSON and PNG, as a user's own data would
-be.
+"""The embedded data: scenes of real handwritten digits, written to disk in the official layouts (COCO, class folders,
+LISA) and read back as a user's own data would be.
 
 The handwriting is scikit-learn's `load_digits` (UCI, Alpaydin & Kaynak 1998: 1,797 pictures of 8 x 8 pixels). The
 source pictures are split first and composed afterwards, so that no handwritten digit of a test scene is in a train or
@@ -7,16 +7,17 @@ val scene.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tasks.data.coco import CocoSplit
-from tasks.data.scenes import CATEGORIES, Glyph, compose, crop_to_ink
+from tasks.data.referring import by_size, by_sum
+from tasks.data.scenes import CATEGORIES, INKS, SIDE, Glyph, Scene, compose, crop_to_ink
 from tasks.params import DigitsDataset
+from tasks.schema.dataset import CocoDataset, CocoFiles, FileDataset, FolderDataset, FolderFiles, LisaDataset, LisaFiles
 
 SHARES = {"train": 0.5, "val": 0.15, "test": 0.35}  # of the 1,797 source pictures
 
@@ -62,8 +63,8 @@ def write_classes(folder: Path, scenes: Iterable[Scene]) -> None:
 
 
 def write_lisa(folder: Path, scenes: Iterable[Scene], rng: np.random.Generator) -> None:
-    """Reasoning grounding: a picture and a JSON of LISA's layout for each scene, with one digit meant ('the largest
-    digit', or 'the digit that is the sum of two and three' in up to three wordings). Scenes without one are left out.
+    """Reasoning grounding: a picture and a JSON of LISA's layout for each scene, with one digit meant: by its size, a
+    phrase, or as the sum of two others, a sentence in up to three wordings. Scenes without such a digit are left out.
     """
     folder.mkdir(parents=True)
     for n, scene in enumerate(scenes, start=1):
@@ -75,16 +76,45 @@ def write_lisa(folder: Path, scenes: Iterable[Scene], rng: np.random.Generator) 
         wordings = [text for text, o in kind if o == meant and text != instruction]
         x1, y1, x2, y2 = meant.box
         shape = {"label": "target", "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
-        row = {"text": [instruction, *wordings[:2]], "is_sentence": True, "shapes": [shape]}
-        Image.fromarray(scene.image).save(folder / f"{n:05d}.png")
+        row = {"text": [instruction, *wordings[:2]], "is_sentence": kind is sums, "shapes": [shape]}
+        Image.fromarray(scene.image).save(folder / f"{n:05d}.jpg", quality=95, subsampling=0)
         (folder / f"{n:05d}.json").write_text(json.dumps(row))
 
 
-def write_digits(params: DigitsDataset, folder: Path) -> dict[str, CocoSplit]:
-    """The three splits as COCO data sets under `folder`, ready for the COCO reader."""
+def scenes(draw: Callable[[], Glyph], num: int, rng: np.random.Generator, digits: tuple[int, int]) -> Iterator[Scene]:
+    """`num` scenes of `digits` = (fewest, most) digits that `draw` yields."""
+    return (compose(rng, draw, int(rng.integers(digits[0], digits[1] + 1))) for _ in range(num))
+
+
+def write_task(task: str, folder: Path, draw: Callable[[], Glyph], num: int, rng: np.random.Generator) -> None:
+    """`num` scenes for one of the embedded tasks, in that task's layout."""
+    if task == "classification":
+        write_classes(folder, scenes(draw, num, rng, (1, 1)))
+    elif task == "grounding":
+        write_lisa(folder, scenes(draw, num, rng, (2, 4)), rng)
+    else:
+        write_coco(folder, scenes(draw, num, rng, (1, 4)), inked=task == "open_vocabulary")
+
+
+def as_files(params: DigitsDataset, folder: Path) -> FileDataset:
+    """The three splits under `folder` as a user would name them in conf/dataset."""
+    if params.task == "classification":
+        files = {split: FolderFiles(images=str(folder / split)) for split in SHARES}
+        return FolderDataset(source="folder", **files)
+    if params.task == "grounding":
+        files = {split: LisaFiles(images=str(folder / split)) for split in SHARES}
+        return LisaDataset(source="lisa", **files)
+    files = {
+        split: CocoFiles(annotations=str(folder / split / "annotations.json"), images=str(folder / split / "images"))
+        for split in SHARES
+    }
+    return CocoDataset(source="coco", categories=params.categories, test_categories=params.test_categories, **files)
+
+
+def write_digits(params: DigitsDataset, folder: Path) -> FileDataset:
+    """Compose the three splits into `folder`; returns the data set that they are."""
     source = load_digits()
     sizes = {"train": params.num_train, "val": params.num_val, "test": params.num_test}
-    splits = {}
     for n, (split, indices) in enumerate(source_split(params.seed).items()):
         rng = np.random.default_rng([params.seed, 1, n])
 
@@ -93,5 +123,5 @@ def write_digits(params: DigitsDataset, folder: Path) -> dict[str, CocoSplit]:
             mask = (source.images[chosen] / 16).astype(np.float32)  # 17 grey levels
             return Glyph(int(source.target[chosen]), crop_to_ink(mask))
 
-        splits[split] = write_scenes(folder / split, draw, sizes[split], rng)
-    return splits
+        write_task(params.task, folder / split, draw, sizes[split], rng)
+    return as_files(params, folder)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from tasks.data.questions import describe
+from tasks.data.questions import describe, in_words
 from tasks.data.records import Box
 from tasks.data.referring import by_size, by_sum
 from tasks.data.scenes import CATEGORIES, INKS, SIDE, Scene, compose
@@ -59,7 +59,7 @@ def detect(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     asked = str(rng.choice(choices))
     boxes = [box for category, box, _ in objects if category == asked]
     confidences = [stated_confidence(rng, clarity) for category, _, clarity in objects if category == asked]
-    thought = describe([(c, b) for c, b, _ in objects], boxes, asked)
+    thought = describe([(c, b) for c, b, _ in objects], asked)
     return DETECT.format(asked), format_answer(boxes, confidences, thought)
 
 
@@ -71,15 +71,16 @@ def ground(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
         return detect(scene, rng)
     instruction, meant = kind[rng.integers(len(kind))]
     box = thousandths(meant.box)
-    thought = describe([(o.category, thousandths(o.box)) for o in scene.objects], [box], "")
+    thought = (
+        f"{in_words([(o.category, thousandths(o.box)) for o in scene.objects])}; {in_words([(meant.category, box)])}"
+    )
     return GROUND.format(instruction), format_box(box, thought)
 
 
 def classify(scene: Scene) -> tuple[str, str]:
     """The name of the only digit."""
     category, box = scene.objects[0].category, thousandths(scene.objects[0].box)
-    thought = f"{describe([(category, box)], [], category).split(';')[0]}; {category}"
-    return CLASSIFY, format_label(category, thought)
+    return CLASSIFY, format_label(category, f"{in_words([(category, box)])}; {category}")
 
 
 def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
