@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from tasks.data.records import Question, Task
 from tasks.graders.boxes import rounded
@@ -39,7 +39,7 @@ class Item(Section):
 
     task: Task
     asked: str = ""
-    boxes: list[Annotated[list[float], AfterValidator(_a_box)]] = []
+    boxes: list[Annotated[list[float], AfterValidator(_a_box)]] = Field(default=[])
     label: str | None = None
 
     def question(self) -> Question:
