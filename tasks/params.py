@@ -159,7 +159,11 @@ class ClassificationReward(Rubric):
 
 
 class GroundingReward(Rubric):
-    """`giou` is GIoU scaled to 0..1: it pays a little for a box that is near the right one."""
+    """`giou` is GIoU scaled to 0..1: it pays a part for a box that is near the right one.
+
+    It also pays about 0.5 for the whole picture, more than a model that is less than half sure gets for its best guess
+    (`benchmarks/hack_search.py`), so `iou` is the default.
+    """
 
     iou: NonNegative
     giou: NonNegative | None = None

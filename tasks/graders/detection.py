@@ -51,7 +51,11 @@ def confidence_reward(matches: Sequence[Match], num_gold: int) -> float:
 
     A box that is right with probability p earns 2pc - c^2 on average, most at c = p, where it is p^2 >= 0: stating it
     beats omitting it. So 0.5 says 'no information': a box at confidence 0 fills its slot with what silence would.
-    Nothing there: 1 for no box, 0 for any. So c is the probability that the box is right if the category is there.
+    Nothing there: 1 for no box, 0 for any, whatever its confidence. So c is the probability that the box is right if
+    the category is there; whether it is, a model says by stating boxes or none. With the default weights 'No Objects'
+    earns more where the chance of any is below 0.53 for a surely placed box (`benchmarks/hack_search.py`), higher for
+    an unsure one. Asked for absent categories (`grade.existence: all`), an unsure model should abstain, which costs it
+    COCO AP: AP hardly charges for a box at low confidence.
     """
     if num_gold == 0:
         return float(not matches)

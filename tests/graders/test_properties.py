@@ -17,7 +17,7 @@ from tasks.graders.labels import parse_label
 from tasks.graders.parse import format_answer, parse_detection
 from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward
 
-SECONDS = 0.5  # of CPU; measured below 0.05, and a busy machine is not to fail
+SECONDS = 0.05  # of CPU
 grade = make_grader(
     Reward(
         detection=DetectionReward(iou=0.7, confidence=0.2, format=0.1, length=0.1, iou_threshold=0.5),
@@ -61,9 +61,13 @@ box = st.one_of(near, st.tuples(sides, sides)).map(lambda s: (s[0][0], s[1][0], 
 
 
 def timed(function, *arguments):
-    start = time.process_time()
-    result = function(*arguments)
-    assert time.process_time() - start < SECONDS, function
+    """The best of three counts: a pause of the garbage collector falls on one of them only."""
+    spent = []
+    while not spent or (min(spent) > SECONDS and len(spent) < 3):
+        start = time.process_time()
+        result = function(*arguments)
+        spent.append(time.process_time() - start)
+    assert min(spent) < SECONDS, function
     return result
 
 

@@ -1,0 +1,111 @@
+"""Grade one answer, or check a grader file, without a model or a study.
+
+    python -m tasks.graders run --grader G.json --item I.json --sample S.json
+    python -m tasks.graders validate --grader G.json
+
+G.json is the section `reward` of params.yaml, of one task or several: {"grounding": {"iou": 0.9, "format": 0.1}}.
+I.json is a question: {"task": "grounding", "asked": "the cup", "boxes": [[10, 20, 300, 400]]}, boxes in thousandths.
+S.json is {"completion": "..."}. `run` prints {"reward", "sub_rewards", "errors"}; a file that cannot be used ends with
+exit code 2 and names each bad key.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from tasks.data.records import Question, Task
+from tasks.graders.boxes import rounded
+from tasks.graders.rubric import make_grader
+from tasks.params import Reward, Section
+
+
+class FileError(ValueError):
+    """A file that cannot be used; the message names it and each bad key."""
+
+
+def _a_box(box: list[float]) -> list[float]:
+    if len(box) != 4:
+        raise ValueError(f"a box is four numbers, not {len(box)}")
+    rounded(tuple(box))  # its ValueError says what else is wrong
+    return box
+
+
+class Item(Section):
+    """A question without its picture. JSON lists become the tuples of `tasks.data.records.Question`."""
+
+    task: Task
+    asked: str = ""
+    boxes: list[Annotated[list[float], AfterValidator(_a_box)]] = Field(default=[])
+    label: str | None = None
+
+    def question(self) -> Question:
+        return Question("item", "", self.task, self.asked, tuple(map(tuple, self.boxes)), self.label)
+
+
+class Sample(Section):
+    completion: str
+
+
+def read(path: Path, schema: type[Section]) -> Section:
+    """The content of a JSON file; `FileError` names the file and each bad key."""
+    try:
+        return TypeAdapter(schema).validate_json(path.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
+        raise FileError("\n".join([f"{path}: {len(lines)} bad value(s)", *lines])) from None
+
+
+def read_grader(path: Path) -> Reward:
+    reward = read(path, Reward)
+    if not any(getattr(reward, task) for task in Reward.model_fields):
+        raise FileError(f"{path}: no rubric; give at least one of {', '.join(Reward.model_fields)}")
+    try:
+        make_grader(reward)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from None
+    return reward
+
+
+def run(grader: Path, item: Path, sample: Path) -> dict:
+    """{"reward", "sub_rewards", "errors"}: `errors` holds the failure code, or nothing."""
+    grade, question = make_grader(read_grader(grader)), read(item, Item).question()
+    try:
+        got = grade(read(sample, Sample).completion, question)
+    except ValueError as error:
+        raise FileError(f"{item}: {error}") from None
+    return {"reward": got.reward, "sub_rewards": got.sub_rewards, "errors": [got.failure] if got.failure else []}
+
+
+def validate(grader: Path) -> dict:
+    """{task: {name: share of the reward}} of the rubrics in the file."""
+    reward = read_grader(grader)
+    rubrics = {task: rubric.weights for task in Reward.model_fields if (rubric := getattr(reward, task))}
+    return {task: {n: w / sum(ws.values()) for n, w in ws.items()} for task, ws in rubrics.items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tasks.graders", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    for command, files in ((run, ("grader", "item", "sample")), (validate, ("grader",))):
+        subparser = commands.add_parser(command.__name__, description=command.__doc__)
+        subparser.set_defaults(command=command)
+        for file in files:
+            subparser.add_argument(f"--{file}", type=Path, required=True)
+    given = vars(parser.parse_args(arguments))
+    command = given.pop("command")
+    try:
+        print(json.dumps(command(**given)))
+    except FileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
