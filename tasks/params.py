@@ -103,13 +103,18 @@ class Sft(Section):
 
 
 class Rft(Section):
-    """GRPO. A step rolls out `num_generations` completions for each of `prompts_per_step` prompts."""
+    """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
+    for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
+    where one group is not more.
+    """
 
-    engine: Literal["trl"]
+    engine: Literal["kshot", "trl"]
     steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
     num_iterations: Count
+    micro_batch_tokens: Count
     learning_rate: Positive
     weight_decay: NonNegative
     beta: NonNegative

@@ -6,14 +6,16 @@ of `tasks.graders`, which validation and grading use too; training stops early a
 val.
 """
 
+from functools import partial
 from pathlib import Path
 
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
-from tasks.rl import trl_grpo
+from tasks.rl import trainer, trl_grpo
+from tasks.rl.grpo import Grpo
 from tasks.sft import arguments
 
-ENGINES = {("trl", "grpo"): trl_grpo.train}
+ENGINES = {("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo), ("trl", "grpo"): trl_grpo.train}
 
 
 def main() -> None:
@@ -23,8 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed)
-    model, validation, logs = ENGINES[params.rft.engine, args.algorithm](job)
-    job.save(model, args.out, validation, logs)
+    model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
+    job.save(model, args.out, validation, steps)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,10 @@ def attention(module, query, key, value, attention_mask, layout: Layout | None =
     blocks = [_Reorder.apply(x[0].transpose(0, 1), layout.cells, layout.tokens) for x in (query, key, value)]
     prefix = [x[:split].view(num_prefixes, width, *x.shape[1:]) for x in blocks]
     own = [x[split:].view(num, length, *x.shape[1:]) for x in blocks]
-    keys, values = (torch.cat([p.index_select(0, layout.owner), o], dim=1) for p, o in zip(prefix[1:], own[1:], strict=True))
+    keys, values = (
+        torch.cat([shared.index_select(0, layout.owner), alone], dim=1)
+        for shared, alone in zip(prefix[1:], own[1:], strict=True)
+    )
     heads = (
         _sdpa(*prefix, layout.prefix_mask, scaling, dropout).flatten(0, 1),
         _sdpa(own[0], keys, values, layout.completion_mask, scaling, dropout).flatten(0, 1),

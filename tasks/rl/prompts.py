@@ -84,7 +84,8 @@ class Pictures:
         """The gradient of all losses so far, through the vision tower."""
         if self._frozen:
             return
-        used = [(out, leaf.grad) for out, leaf in zip(self._outputs, self._leaves, strict=True) if leaf.grad is not None]
+        pairs = zip(self._outputs, self._leaves, strict=True)
+        used = [(output, leaf.grad) for output, leaf in pairs if leaf.grad is not None]
         if used:
             torch.autograd.backward(*map(list, zip(*used, strict=True)))
         self._outputs, self._leaves = [], []

@@ -26,7 +26,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The completions of B prompts, (B * G,) of each, a prompt's one after the other. Tokens include the end of turn."""
+    """B * G completions, those of a prompt one after the other. Their tokens include the end of turn."""
 
     completions: list[torch.Tensor]  # each (L,)
     logprobs: list[torch.Tensor]  # each (L,), at the sampling temperature over the whole vocabulary
@@ -98,7 +98,7 @@ class _Sampler:
         """tokens, log-probabilities and entropy (R,) from logits (R, V) of these `rows` of the batch."""
         logprobs = (logits.float() / (self._temperature or 1.0)).log_softmax(-1)
         probabilities = logprobs.exp()
-        entropy = -torch.linalg.vecdot(probabilities, logprobs)
+        entropy = -(probabilities * logprobs).sum(-1)
         probabilities.index_fill_(1, self._forbidden, 0.0)
         if self._temperature:
             cumulative = probabilities.cumsum(-1)
@@ -108,6 +108,54 @@ class _Sampler:
         else:
             tokens = probabilities.argmax(-1, keepdim=True)
         return tokens[:, 0], logprobs.gather(1, tokens)[:, 0], entropy
+
+
+class _Decoding:
+    """Rows that are being completed: their cache, the place of their last token, and which of the batch they are."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Prompt], pictures: Pictures, repeats: int, room: int):
+        ids, mask, positions = _left_padded(prompts)
+        padded = not bool(mask.all())
+        cache = DynamicCache(config=model.config.get_text_config())
+        output = model.model(
+            input_ids=ids,
+            attention_mask=mask if padded else None,
+            position_ids=_model_positions(positions),
+            past_key_values=cache,
+            use_cache=True,
+            **pictures.of(prompts),
+        )
+        self._model, self._axes, self._width = model.model, positions.shape[0], ids.shape[1]
+        self._cache = Cache(layers=[_Room(layer.keys, layer.values, repeats, room) for layer in cache.layers])
+        self._position = positions.amax((0, 2)).repeat_interleave(repeats)  # (R,)
+        self._blocked = None  # (R, 1, 1, T): -inf at padding; nothing where no prompt is shorter than another
+        if padded:
+            self._blocked = output.last_hidden_state.new_zeros(len(self._position), 1, 1, self._width + room)
+            padding = mask.repeat_interleave(repeats, dim=0)[:, None, None] == 0
+            self._blocked[..., : self._width].masked_fill_(padding, float("-inf"))
+        self.hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # (R, width) predicts the next
+        self.rows = torch.arange(len(self._position), device=ids.device)  # of the batch
+        self.going = torch.ones_like(self.rows, dtype=torch.bool)  # without an end of turn so far
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """Read the next token (R,) of each row."""
+        if self.going.sum() <= (1 - COMPACT_AT) * len(self.rows):
+            keep = self.going.nonzero()[:, 0]
+            tokens, self.rows, self.going, self._position = (
+                x[keep] for x in (tokens, self.rows, self.going, self._position)
+            )
+            self._blocked = None if self._blocked is None else self._blocked[keep]
+            for layer in self._cache.layers:
+                layer.keep(keep)
+        self._position = self._position + 1
+        self._width += 1
+        self.hidden = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=None if self._blocked is None else self._blocked[..., : self._width],
+            position_ids=_model_positions(self._position[None, :, None].expand(self._axes, -1, -1)),
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
 
 
 @torch.no_grad()
@@ -122,58 +170,23 @@ def roll_out(
     """`num_generations` completions of each prompt. `model` is without PEFT, in evaluation mode; `pictures` holds the
     prompts' features; `generator` is on the CPU.
     """
-    repeats, room = sampling.num_generations, sampling.max_length
-    ids, mask, positions = _left_padded(prompts)
-    padded = not bool(mask.all())
-    cache = DynamicCache(config=model.config.get_text_config())
-    output = model.model(
-        input_ids=ids,
-        attention_mask=mask if padded else None,
-        position_ids=_model_positions(positions),
-        past_key_values=cache,
-        use_cache=True,
-        **pictures.of(prompts),
-    )
-    cache = Cache(layers=[_Room(layer.keys, layer.values, repeats, room) for layer in cache.layers])
-    hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)
-    position = positions.amax((0, 2)).repeat_interleave(repeats)  # (R,) of the last token so far
-    blocked = None
-    if padded:
-        blocked = hidden.new_zeros(len(position), 1, 1, ids.shape[1] + room)
-        blocked[:, 0, 0, : ids.shape[1]].masked_fill_(mask.repeat_interleave(repeats, dim=0) == 0, float("-inf"))
-
-    num = len(position)
-    sampler = _Sampler(sampling, num, generator, ids.device)
-    tokens = ids.new_full((num, room), sampling.eos)
-    logprobs, entropy = hidden.new_zeros(num, room, dtype=torch.float32), hidden.new_zeros(num, room, dtype=torch.float32)
-    length = ids.new_full((num,), room)
-    rows = torch.arange(num, device=ids.device)  # the rows still in the batch
-    going = torch.ones(num, dtype=torch.bool, device=ids.device)  # of `rows`: without an end of turn
-    for step in range(room):
-        drawn = sampler.draw(head(hidden), step, rows)
+    batch = _Decoding(model, prompts, pictures, sampling.num_generations, sampling.max_length)
+    num, device = len(batch.rows), batch.rows.device
+    sampler = _Sampler(sampling, num, generator, device)
+    tokens = torch.full((num, sampling.max_length), sampling.eos, device=device)
+    logprobs, entropy = (torch.zeros(num, sampling.max_length, device=device) for _ in range(2))
+    length = torch.full((num,), sampling.max_length, device=device)
+    for step in range(sampling.max_length):
+        drawn = sampler.draw(head(batch.hidden), step, batch.rows)
         for kept, new in zip((tokens, logprobs, entropy), drawn, strict=True):
-            kept[rows, step] = new
-        ends = going & (drawn[0] == sampling.eos)
-        length[rows[ends]] = step + 1
-        going &= ~ends
-        left = int(going.sum())
-        if left == 0 or step == room - 1:
+            kept[batch.rows, step] = new
+        ends = batch.going & (drawn[0] == sampling.eos)
+        length[batch.rows[ends]] = step + 1
+        batch.going &= ~ends
+        if not batch.going.any():
             break
-        token = drawn[0]
-        if left <= (1 - COMPACT_AT) * len(rows):
-            keep = going.nonzero()[:, 0]
-            rows, position, token, going = rows[keep], position[keep], token[keep], going[keep]
-            blocked = None if blocked is None else blocked[keep]
-            for layer in cache.layers:
-                layer.keep(keep)
-        position = position + 1
-        hidden = model.model(
-            input_ids=token[:, None],
-            attention_mask=None if blocked is None else blocked[..., : ids.shape[1] + step + 1],
-            position_ids=_model_positions(position[None, :, None].expand(positions.shape[0], -1, -1)),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        if step < sampling.max_length - 1:
+            batch.advance(drawn[0])
     ended = tokens.gather(1, length[:, None] - 1)[:, 0] == sampling.eos
     cut = [[kept[row, :n] for row, n in enumerate(length.tolist())] for kept in (tokens, logprobs, entropy)]
     return Rollout(*cut, ended)
