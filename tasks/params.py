@@ -13,7 +13,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-ALGORITHMS = ("grpo",)
+ALGORITHMS = ("grpo", "ppo")
 
 
 class Section(BaseModel):
@@ -102,6 +102,21 @@ class Sft(Section):
     eval_steps: Count
 
 
+class Ppo(Section):
+    """What PPO has and GRPO has not. `beta` is the penalty of every token's log-ratio to the reference, `lam` is GAE's
+    lambda; a rollout is learned from in `epochs` x `minibatches` optimizer steps.
+    """
+
+    beta: NonNegative
+    gamma: Share
+    lam: Share
+    clip_value: Positive
+    value_coef: Positive
+    value_learning_rate: Positive
+    epochs: Count
+    minibatches: Count
+
+
 class Rft(Section):
     """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
@@ -126,6 +141,7 @@ class Rft(Section):
     scale_rewards: bool
     eval_steps: Count
     patience: Count
+    ppo: Ppo
 
 
 class Reward(Section):
@@ -193,6 +209,12 @@ class Params(Section):
     grade: Grade
     grid: Grid
     report: Report
+
+    @model_validator(mode="after")
+    def _engine_has_the_algorithms(self):
+        if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
+            raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        return self
 
 
 class ParamsError(ValueError):

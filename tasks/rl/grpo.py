@@ -8,15 +8,15 @@ from torch import nn
 from tasks.params import Rft
 from tasks.rl.advantage import group_advantages
 from tasks.rl.losses import k3, policy_loss, token_weights
-from tasks.rl.policy import Group, Reference, set_tokens
+from tasks.rl.policy import Group, Policy, Reference, set_tokens
 
 
 class Grpo:
     """What GRPO does with the groups of a step. `beta` 0 needs no reference, and leaves out groups without spread."""
 
-    def __init__(self, model: nn.Module, params: Rft):
+    def __init__(self, policy: Policy, params: Rft):
         self._params = params
-        self._reference = Reference(model, params.temperature) if params.beta else None
+        self._reference = Reference(policy.model, params.temperature) if params.beta else None
         self.head: nn.Module | None = None  # trained beside the policy
 
     def prepare(self, groups: Sequence[Group]) -> dict[str, float]:

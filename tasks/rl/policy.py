@@ -58,9 +58,10 @@ def micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]
 
 
 class Policy:
-    """`model` (with PEFT or not) and the features of the pictures at hand."""
+    """`model` (with PEFT or not; `base` is without) and the features of the pictures at hand."""
 
     def __init__(self, model: PreTrainedModel | PeftModel, temperature: float, frozen: bool | None = None):
+        self.model = model
         self.base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
         self.head = self.base.get_output_embeddings()
         self.pictures = Pictures(self.base, frozen)

@@ -40,7 +40,7 @@ class Sampler:
 
 
 class Trainer:
-    """One training run of `job` by an algorithm, made of the model and the section `rft`."""
+    """One training run of `job` by an algorithm, made of the policy and the section `rft`."""
 
     def __init__(self, job: Job, make_algorithm: Callable):
         if job.params.model.dtype == "float16":
@@ -54,7 +54,7 @@ class Trainer:
         use_prefix_attention(self.policy.base)
         if self.policy.base.dtype == torch.bfloat16:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
-        self.algorithm = make_algorithm(self.model, self.params)
+        self.algorithm = make_algorithm(self.policy, self.params)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.sampler = Sampler(len(job.train), self.generator)
         self._optimize()
@@ -77,7 +77,7 @@ class Trainer:
         parts = [
             {"params": [p for p in self.trained if p.ndim > 1], "weight_decay": decay, "highest": rate},
             {"params": [p for p in self.trained if p.ndim < 2], "weight_decay": 0.0, "highest": rate},
-            {"params": head, "weight_decay": 0.0, "highest": rate},
+            {"params": head, "weight_decay": 0.0, "highest": self.params.ppo.value_learning_rate},
         ]
         self.optimizer = torch.optim.AdamW([part for part in parts if part["params"]], fused=True)
         self.trained += head
