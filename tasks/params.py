@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
 
-ALGORITHMS = ("grpo",)
+ALGORITHMS = ("grpo", "ppo")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 
 
@@ -89,14 +89,34 @@ class Sft(Section):
     eval_steps: Count
 
 
-class Rft(Section):
-    """GRPO. A step rolls out `num_generations` completions for each of `prompts_per_step` prompts."""
+class Ppo(Section):
+    """What PPO has and GRPO has not. `beta` is the penalty of every token's log-ratio to the reference, `lam` is GAE's
+    lambda; a rollout is learned from in `epochs` x `minibatches` optimizer steps.
+    """
 
-    engine: Literal["trl"]
+    beta: NonNegative
+    gamma: Share
+    lam: Share
+    clip_value: Positive
+    value_coef: Positive
+    value_learning_rate: Positive
+    epochs: Count
+    minibatches: Count
+
+
+class Rft(Section):
+    """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
+    for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
+    where one group is not more.
+    """
+
+    engine: Literal["kshot", "trl"]
     steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
     num_iterations: Count
+    micro_batch_tokens: Count
     learning_rate: Positive
     weight_decay: NonNegative
     beta: NonNegative
@@ -108,6 +128,7 @@ class Rft(Section):
     scale_rewards: bool
     eval_steps: Count
     patience: Count
+    ppo: Ppo
 
 
 class Rubric(Section):
@@ -153,7 +174,7 @@ class ClassificationReward(Rubric):
     label: NonNegative
     count: NonNegative | None = None
     choice: NonNegative | None = None
-    aliases: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = Field(default_factory=dict)
 
     GRADERS = ("label", "count", "choice", "format", "length")
 
@@ -229,6 +250,12 @@ class Params(Section):
     grade: Grade
     grid: Grid
     report: Report
+
+    @model_validator(mode="after")
+    def _engine_has_the_algorithms(self):
+        if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
+            raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        return self
 
 
 class ParamsError(ValueError):

@@ -71,10 +71,8 @@ def ground(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
         return detect(scene, rng)
     instruction, meant = kind[rng.integers(len(kind))]
     box = thousandths(meant.box)
-    thought = (
-        f"{in_words([(o.category, thousandths(o.box)) for o in scene.objects])}; {in_words([(meant.category, box)])}"
-    )
-    return GROUND.format(instruction), format_box(box, thought)
+    seen = in_words([(o.category, thousandths(o.box)) for o in scene.objects])
+    return GROUND.format(instruction), format_box(box, f"{seen}; {in_words([(meant.category, box)])}")
 
 
 def classify(scene: Scene) -> tuple[str, str]:

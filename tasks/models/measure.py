@@ -1,8 +1,8 @@
 """What the shipped base model can do before any fine-tuning: `python -m tasks.models.measure --model models/tiny`.
 
-Prints a JSON line for each embedded task on print (fresh scenes) and on handwriting (train pictures of the embedded set;
-the test pictures stay unseen): mean reward of the greedy answers, its parts, and the head room of RFT: the mean and the
-best of 8 sampled answers. Detection questions are about categories that the picture shows.
+Prints a JSON line for each embedded task on print (fresh scenes) and on handwriting (train pictures of the embedded
+set; the test pictures stay unseen): mean reward of the greedy answers, its parts, and the head room of RFT: the mean
+and the best of 8 sampled answers. Detection questions are about categories that the picture shows.
 """
 
 import argparse
