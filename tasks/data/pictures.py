@@ -88,6 +88,8 @@ def open_upright(path: Path) -> tuple[Image.Image, bool, str]:
             return upright_rgb(image), _is_plain(image), SUFFIXES[image.format]
     except Image.UnidentifiedImageError:
         raise ValueError(f"not a JPEG, PNG or WebP picture: {path.name}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"over {MAX_PIXELS} pixels: {error}") from None
     except UNREADABLE as error:
         reason = str(error) if str(error).startswith("over ") else f"unreadable picture: {error}"
         raise ValueError(reason) from None

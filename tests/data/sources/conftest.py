@@ -29,7 +29,3 @@ def draw():
         Image.new("RGB", size, (shade, 0, 255 - shade)).save(path, quality=95)
 
     return draw
-
-
-def faults(split: Split) -> list[tuple[str, str]]:
-    return [(q.item, q.fault) for q in split.aside]

@@ -119,14 +119,15 @@ def test_visual_rft_rows_tell_their_task_by_the_solution(tmp_path, read, virft, 
         ('{"image": "b.png", "lable": "cat"}', "unknown key"),
         ('{"image": "b.png", "label": 7}', "name is not text"),
         ('{"image": "b.png", "label": "\\ud800"}', "name is not valid Unicode"),
-        ('{"image": 7}', "no file name"),
-        ('{"image": "../b.png"}', "path leaves the data folder"),
-        ('{"image": "no.png"}', "no such picture"),
-        ('{"image": "a.png"}', "same pixels as another picture of this split"),
+        ('{"image": 7, "objects": []}', "no file name"),
+        ('{"image": "b.png"}', "no labels"),
+        ('{"image": "../b.png", "objects": []}', "path leaves the data folder"),
+        ('{"image": "no.png", "objects": []}', "no such picture"),
+        ('{"image": "a.png", "objects": []}', "same pixels as another picture of this split"),
         ('{"image": "b.png", "objects": {}}', "objects is not a list"),
         ('{"image": "b.png", "objects": [7]}', "objects holds no object of category and box"),
-        ('{"image": "b.png", "unit": "inch"}', "unit is neither pixels nor thousandths"),
-        ('{"image": "b.png", "size": [10, 20]}', "size is not that of the picture"),
+        ('{"image": "b.png", "unit": "inch", "objects": []}', "unit is neither pixels nor thousandths"),
+        ('{"image": "b.png", "size": [10, 20], "objects": []}', "size is not that of the picture"),
         ("[]", "not a JSON object"),
         ("[" * 100_000, "not JSON"),
         ('{"image": "' + "x" * 16_000_000 + '"}', "line over 4000000 bytes"),
@@ -184,8 +185,10 @@ def test_hf_image_folder_labels_and_grounding_columns(tmp_path, draw, read):
         box_format="xyxy",
     )  # fmt: skip
     split = read("hf", files)
-    assert [[r.instruction for r in p.record.referring] for p in split.pictures] == [["left", "right"], []]
-    assert [(q.item, q.fault) for q in split.aside] == [("row 2", "name is not text")]
+    assert [[r.instruction for r in p.record.referring] for p in split.pictures] == [["left", "right"]]
+    assert [(q.item, q.fault) for q in split.aside] == [
+        ("row 2", "name is not text"), ("row 2", "no usable instruction"),
+    ]  # fmt: skip
 
 
 def test_a_set_or_column_that_is_not_there_is_refused_with_the_columns_that_are(tmp_path, read, virft):
