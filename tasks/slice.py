@@ -106,7 +106,7 @@ def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     chosen = choose(train, sorted({*categories, *kinds}), k, seed, params.allow_fewer)
     splits = {
         "train": train_questions(chosen, categories, params.num_absent),
-        "val": ask(val, categories, params.num_absent),
+        "val": ask(sorted(val, key=lambda r: rank("val", r.pixel_hash)), categories, params.num_absent),
     }
     if empty := [split for split, questions in splits.items() if not questions]:
         raise DataError(f"{pool / f'{empty[0]}.jsonl'}: no question in it; its pictures show none of {categories}")
