@@ -7,53 +7,40 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-ALGORITHMS = ("grpo",)
+from tasks.schema.base import Count, NonNegative, Positive, Section, Share
+from tasks.schema.dataset import FileDataset
 
-
-class Section(BaseModel):
-    """Frozen; unknown keys and silent conversions ('3' for 3) are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+ALGORITHMS = ("grpo", "ppo")
+EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 
 
 class DigitsDataset(Section):
-    """The embedded handwritten digits, composed into scenes by `tasks.data.digits`. Sizes are in pictures."""
+    """The embedded handwritten digits, composed into scenes by `tasks.data.digits`. Sizes are in pictures.
+
+    `task` says what the scenes are labelled for; in `open_vocabulary` a category is an ink and a digit, 'red seven'.
+    `categories` and `test_categories` are those of a data set in files.
+    """
 
     source: Literal["digits"]
+    task: Literal[EMBEDDED_TASKS] = "detection"
     seed: int
+    categories: list[str] | None = None
+    test_categories: list[str] | None = None
     num_train: Count
     num_val: Count
     num_test: Count
 
 
-class CocoFiles(Section):
-    annotations: str
-    images: str
-
-
-class CocoDataset(Section):
-    """COCO instances files. `val` may be left out: then `num_val` pictures are held out of `train` by their hash."""
-
-    source: Literal["coco"]
-    train: CocoFiles
-    val: CocoFiles | None = None
-    test: CocoFiles
-    categories: list[str] | None = None
-    num_val: Count
-    num_test: Count | None = None
-
-
 class Slice(Section):
-    """`num_absent`: questions a train or val picture gets about categories that it does not show."""
+    """`num_absent`: questions a train or val picture gets about categories that it does not show. `categories`: the
+    base categories of an open-vocabulary study, all that train and val ask and name (null: every one of the pool).
+    """
 
-    num_absent: Annotated[int, Field(ge=0)]
-    allow_fewer: bool
+    num_absent: Annotated[int, Field(ge=0)] = 0
+    allow_fewer: bool = False
+    categories: list[str] | None = None
 
 
 class Lora(Section):
@@ -102,14 +89,34 @@ class Sft(Section):
     eval_steps: Count
 
 
-class Rft(Section):
-    """GRPO. A step rolls out `num_generations` completions for each of `prompts_per_step` prompts."""
+class Ppo(Section):
+    """What PPO has and GRPO has not. `beta` is the penalty of every token's log-ratio to the reference, `lam` is GAE's
+    lambda; a rollout is learned from in `epochs` x `minibatches` optimizer steps.
+    """
 
-    engine: Literal["trl"]
+    beta: NonNegative
+    gamma: Share
+    lam: Share
+    clip_value: Positive
+    value_coef: Positive
+    value_learning_rate: Positive
+    epochs: Count
+    minibatches: Count
+
+
+class Rft(Section):
+    """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
+    for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
+    where one group is not more.
+    """
+
+    engine: Literal["kshot", "trl"]
     steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
     prompts_per_step: Count
     num_generations: Annotated[int, Field(ge=2)]
     num_iterations: Count
+    micro_batch_tokens: Count
     learning_rate: Positive
     weight_decay: NonNegative
     beta: NonNegative
@@ -121,6 +128,7 @@ class Rft(Section):
     scale_rewards: bool
     eval_steps: Count
     patience: Count
+    ppo: Ppo
 
 
 class Rubric(Section):
@@ -166,7 +174,7 @@ class ClassificationReward(Rubric):
     label: NonNegative
     count: NonNegative | None = None
     choice: NonNegative | None = None
-    aliases: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = Field(default_factory=dict)
 
     GRADERS = ("label", "count", "choice", "format", "length")
 
@@ -231,7 +239,7 @@ class Report(Section):
 
 class Params(Section):
     study: str
-    dataset: Annotated[DigitsDataset | CocoDataset, Field(discriminator="source")]
+    dataset: Annotated[DigitsDataset | FileDataset, Field(discriminator="source")]
     slice: Slice
     model: Model
     prompt: Prompt
@@ -242,6 +250,12 @@ class Params(Section):
     grade: Grade
     grid: Grid
     report: Report
+
+    @model_validator(mode="after")
+    def _engine_has_the_algorithms(self):
+        if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
+            raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        return self
 
 
 class ParamsError(ValueError):

@@ -1,46 +1,97 @@
-"""Stage `prepare`: a source becomes a pool. `python -m tasks.prepare --out data/pool`
+"""Stage `prepare`: a source becomes a pool.
 
-The pool holds train.jsonl, val.jsonl and test.jsonl (`Record` rows), categories.json, images/ named by pixel hash, and
-quarantine.jsonl with everything that was read and not used. Pictures with equal pixels in two splits are refused.
+    python -m tasks.prepare --out data/pool                       # the `dataset` of params.yaml
+    python -m tasks.prepare --source coco --annotations gt.json --images pictures --out pool        # one file, alone
+
+The pool holds train.jsonl, val.jsonl and test.jsonl (`Record` rows), images/ named by pixel hash, categories.json (what
+test asks) and categories_train.json (detection categories and classes), quarantine.jsonl with everything that was read
+and not used, near_duplicates.jsonl, and pool.json: counts, hashes, names as the files write them, LVIS's frequencies.
+
+Every item read is used, quarantined or left out (its category or its share of the split was not asked for). Pictures
+with equal pixels in two splits are refused; those that only look alike are listed and reported.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tasks.data.coco import CocoSplit, DataError, Picture, Quarantined, read_coco
+from tasks.data.command import parse_dataset
 from tasks.data.digits import write_digits
+from tasks.data.drafts import Quarantined
+from tasks.data.ingest import Picture, Split, ingest, nfc
+from tasks.data.near import near_duplicates
+from tasks.data.pictures import copy_picture
 from tasks.data.questions import rank
-from tasks.data.records import Record, write_jsonl
-from tasks.params import CocoDataset, CocoFiles, DigitsDataset, load_params
+from tasks.data.records import DataError, Record, write_jsonl
+from tasks.data.sources import READERS
+from tasks.params import DigitsDataset, ParamsError, load_params
+from tasks.schema.base import Section
+from tasks.schema.dataset import FileDataset
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = {"val": 10, "test": 5}  # one picture in so many of train, where there is neither a file nor a number
 
 
-def read_splits(
-    dataset: DigitsDataset | CocoDataset, scratch: Path
-) -> tuple[dict[str, list[Picture]], list[Quarantined]]:
-    """Pictures by split; where COCO gives no val file, `num_val` train pictures are held out by their hash."""
-    categories = None
-    if isinstance(dataset, DigitsDataset):
-        sources = write_digits(dataset, scratch)
-    else:
-        files: dict[str, CocoFiles | None] = {split: getattr(dataset, split) for split in SPLITS}
-        sources = {split: CocoSplit(Path(f.annotations), Path(f.images)) for split, f in files.items() if f}
-        categories = dataset.categories
-    pictures, aside = {}, []
-    for split, source in sources.items():
-        pictures[split], more = read_coco(source, categories)
-        aside += more
-        pictures[split].sort(key=lambda p: rank(split, p.record.pixel_hash))
-    if "val" not in pictures:
-        pictures["val"], pictures["train"] = pictures["train"][: dataset.num_val], pictures["train"][dataset.num_val :]
-    pictures["val"] = pictures["val"][: dataset.num_val]
-    pictures["test"] = pictures["test"][: dataset.num_test]
-    return pictures, aside
+def _read_files(dataset: FileDataset, scratch: Path) -> dict[str, Split]:
+    splits, wanted, shown = {}, {}, set()
+    for split in SPLITS:
+        files: Section | None = getattr(dataset, split)
+        if files is None:
+            continue
+        folder = scratch / split
+        folder.mkdir()
+        wanted[split] = dataset.test_categories if split == "test" and dataset.test_categories else dataset.categories
+        splits[split] = ingest(READERS[dataset.source](files, folder), wanted[split], f"read {split}")
+        shown |= _shown(p.record for p in splits[split].pictures)
+    asked = {nfc(name) for names in wanted.values() for name in names or ()}
+    if missing := sorted(asked - shown):
+        raise DataError(
+            f"dataset.categories: no usable picture shows {missing}; "
+            f"the data shows {', '.join(sorted(shown)) or 'none'}"
+        )
+    return splits
+
+
+def _shown(records: Iterable[Record]) -> set[str]:
+    """Detection categories, classes and kinds of instructions of the records."""
+    return {name for r in records for name in (*r.categories, r.label, *(t.category for t in r.referring)) if name}
+
+
+def _keep(split: Split, pictures: Sequence[Picture]) -> None:
+    """Keep only `pictures` of the split and count the others as left out."""
+    chosen = {p.record.pixel_hash for p in pictures}
+    for picture in split.pictures:
+        if picture.record.pixel_hash not in chosen:
+            split.left_out.update(picture.items)
+    split.pictures = list(pictures)
+
+
+def arrange(dataset: FileDataset, splits: dict[str, Split]) -> dict[str, list[Picture]]:
+    """Train, val and test pictures in an order of their own; a missing split is held out of train."""
+    for name, split in splits.items():
+        split.pictures.sort(key=lambda p: rank(name, p.record.pixel_hash))
+    pictures = {}
+    for name in ("test", "val"):
+        num = getattr(dataset, f"num_{name}")
+        if name in splits:
+            _keep(splits[name], splits[name].pictures[:num])
+            pictures[name] = splits[name].pictures
+            continue
+        rest = pictures.get("train", splits["train"].pictures)
+        num = num or max(1, len(rest) // HELD_OUT[name])
+        if num >= len(rest):
+            raise DataError(f"dataset.num_{name}: {num} pictures to hold out of the {len(rest)} of train; lower it")
+        pictures[name], pictures["train"] = rest[:num], rest[num:]
+    pictures.setdefault("train", splits["train"].pictures)
+    return {name: pictures[name] for name in SPLITS}
 
 
 def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
@@ -55,42 +106,133 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
                 )
 
 
+def refuse_too_many(splits: dict[str, Split], most: float, report: Path) -> None:
+    """DataError, after writing the list to `report`, if more than the share `most` of a kind of item was put aside."""
+    aside = [q for split in splits.values() for q in split.aside]
+    read = sum((split.read for split in splits.values()), Counter())
+    for kind in ("image", "annotation"):
+        num = sum(q.kind == kind for q in aside)
+        if num > most * read[kind]:
+            write_jsonl(report, aside)
+            first = next(q for q in aside if q.kind == kind)
+            raise DataError(
+                f"{num} of {read[kind]} {kind} items cannot be used ({first.file}, {kind} {first.item}: "
+                f"{first.reason}); see {report}, and mend the files or raise dataset.max_quarantined above {most}"
+            )
+
+
+def counts_by_fault(aside: Sequence[Quarantined]) -> dict[str, int]:
+    """How many items were put aside for each fault, the most frequent first."""
+    return dict(Counter(f"{q.kind}: {q.fault}" for q in aside).most_common())
+
+
 def copy_into(pool: Path, picture: Picture) -> Record:
-    """The record, its picture copied to images/ under its pixel hash."""
-    record = picture.record
-    name = f"images/{record.pixel_hash[:20]}{picture.source.suffix.lower()}"
-    shutil.copyfile(picture.source, pool / name)
-    return Record(record.pixel_hash[:20], name, record.width, record.height, record.pixel_hash, record.objects)
+    """The record, its picture put into images/."""
+    name = copy_picture(picture.source, picture.look, pool / "images")
+    return replace(picture.record, id=picture.record.pixel_hash[:20], image=f"images/{name}")
 
 
-def prepare(dataset: DigitsDataset | CocoDataset, out: Path) -> dict:
-    """Write the pool to `out`; returns the counts."""
-    with tempfile.TemporaryDirectory() as scratch:
-        pictures, aside = read_splits(dataset, Path(scratch))
-        refuse_leaks(pictures)
-        (out / "images").mkdir(parents=True)
-        records = {split: [copy_into(out, p) for p in members] for split, members in pictures.items()}
-        aside = [
-            Quarantined(os.path.relpath(q.file, scratch) if scratch in q.file else q.file, q.kind, q.item, q.reason)
-            for q in aside
-        ]
-    for split, rows in records.items():
-        write_jsonl(out / f"{split}.jsonl", rows)
-    categories = sorted({c for rows in records.values() for r in rows for c in r.categories})
-    (out / "categories.json").write_text(json.dumps(categories, ensure_ascii=False) + "\n")
-    write_jsonl(out / "quarantine.jsonl", aside)
+def _write(out: Path, name: str, value: object) -> None:
+    (out / name).write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _pool_card(out: Path, splits: dict[str, Split], summary: dict) -> dict:
+    files = [*(f"{split}.jsonl" for split in SPLITS), "categories.json", "categories_train.json"]
     return {
-        **{split: len(rows) for split, rows in records.items()},
-        "categories": len(categories),
-        "quarantined": len(aside),
+        **summary,
+        "sha256": {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files},
+        "names_in_files": {k: v for split in splits.values() for k, v in sorted(split.renamed.items())},
+        "frequency": {k: v for split in splits.values() for k, v in sorted(split.frequency.items())},
     }
 
 
+def asked_categories(dataset: FileDataset, records: dict[str, list[Record]]) -> tuple[set[str], set[str]]:
+    """Detection categories and classes of train and val, and those of test. They are the same, so that a category that
+    only test shows is found missing in train, unless `test_categories` says that they are not.
+    """
+    given = {name: set(map(nfc, getattr(dataset, name, None) or ())) for name in ("categories", "test_categories")}
+    kinds = {told.category for rows in records.values() for r in rows for told in r.referring}
+    shown = {split: {n for r in rows for n in (*r.categories, r.label) if n} for split, rows in records.items()}
+    learnt = shown["train"] | shown["val"] | (given["categories"] - kinds)
+    if given["test_categories"]:
+        return learnt, given["test_categories"] - kinds
+    return learnt | shown["test"], learnt | shown["test"]
+
+
+def _write_pool(dataset: FileDataset, out: Path, splits: dict[str, Split], pictures: dict[str, list[Picture]]) -> dict:
+    (out / "images").mkdir(parents=True)
+    used = sum((p.items for members in pictures.values() for p in members), Counter())
+    records = {split: [copy_into(out, p) for p in members] for split, members in pictures.items()}
+    for split, rows in records.items():
+        write_jsonl(out / f"{split}.jsonl", rows)
+    train, test = asked_categories(dataset, records)
+    _write(out, "categories_train.json", sorted(train))
+    _write(out, "categories.json", sorted(test))
+    aside = [q for split in splits.values() for q in split.aside]
+    write_jsonl(out / "quarantine.jsonl", aside)
+    near = near_duplicates(pictures)
+    write_jsonl(out / "near_duplicates.jsonl", near)
+    total = {name: sum((getattr(s, name) for s in splits.values()), Counter()) for name in ("read", "left_out")}
+    kinds = ("image", "annotation")
+    return {
+        **{split: len(rows) for split, rows in records.items()},
+        "categories": len(train | test),
+        "read": {kind: total["read"][kind] for kind in kinds},
+        "used": {kind: used[kind] for kind in kinds},
+        "left_out": {kind: total["left_out"][kind] for kind in kinds},
+        "quarantined": len(aside),
+        "faults": counts_by_fault(aside),
+        "near_duplicates": len(near),
+    }
+
+
+def prepare(dataset: DigitsDataset | FileDataset, out: Path) -> dict:
+    """Write the pool to `out`; returns the counts."""
+    if out.exists():
+        raise DataError(f"{out}: exists already; remove it or give another --out")
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(dataset, DigitsDataset):
+            dataset = write_digits(dataset, Path(scratch) / "digits")
+        splits = _read_files(dataset, Path(scratch))
+        refuse_too_many(splits, dataset.max_quarantined, out.with_name(f"{out.name}.quarantine.jsonl"))
+        pictures = arrange(dataset, splits)
+        refuse_leaks(pictures)
+        for split in splits.values():
+            split.aside = [replace(q, file=_relative(q.file, scratch)) for q in split.aside]
+        partial = out.with_name(f"{out.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        summary = _write_pool(dataset, partial, splits, pictures)
+        _write(partial, "pool.json", _pool_card(partial, splits, summary))
+        partial.rename(out)
+    return summary
+
+
+def _relative(file: str, scratch: str) -> str:
+    """Files of our own making without the name of the scratch folder, which differs from run to run."""
+    return os.path.relpath(file, scratch) if file.startswith(scratch) else file
+
+
+def _say(summary: dict) -> None:
+    for fault, num in summary["faults"].items():
+        print(f"put aside: {num} {fault}", file=sys.stderr)
+    if summary["near_duplicates"]:
+        print(f"near duplicates across splits: {summary['near_duplicates']} (near_duplicates.jsonl)", file=sys.stderr)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    print(json.dumps(prepare(load_params().dataset, args.out)))
+    parser.add_argument("--source", choices=sorted(READERS), help="read this instead of params.yaml")
+    args, rest = parser.parse_known_args()
+    try:
+        if args.source is None and rest:
+            parser.error(f"{' '.join(rest)}: without --source the data set is that of params.yaml")
+        dataset = parse_dataset(args.source, rest) if args.source else load_params().dataset
+        summary = prepare(dataset, args.out)
+    except (DataError, ParamsError) as error:
+        sys.exit(f"prepare: {error}")
+    _say(summary)
+    print(json.dumps(summary, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,26 @@
 """Stage `rft`: reinforcement fine-tuning from the warm-up with verifiable rewards.
 
 `python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0
---out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785). The reward is the grader
-of `tasks.graders`, which validation and grading use too; training stops early and keeps the best weights by it on
-val.
+--out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
+2401.08967), by our engine `kshot` or TRL's. The reward is the grader of `tasks.graders`, which validation and grading
+use too; training stops early and keeps the best weights by it on val.
 """
 
+from functools import partial
 from pathlib import Path
 
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
-from tasks.rl import trl_grpo
+from tasks.rl import trainer, trl_grpo
+from tasks.rl.grpo import Grpo
+from tasks.rl.ppo import Ppo
 from tasks.sft import arguments
 
-ENGINES = {("trl", "grpo"): trl_grpo.train}
+ENGINES = {
+    ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
+    ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
+    ("trl", "grpo"): trl_grpo.train,
+}
 
 
 def main() -> None:
@@ -23,8 +30,8 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed)
-    model, validation, logs = ENGINES[params.rft.engine, args.algorithm](job)
-    job.save(model, args.out, validation, logs)
+    model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
+    job.save(model, args.out, validation, steps)
 
 
 if __name__ == "__main__":

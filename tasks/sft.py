@@ -14,7 +14,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from tasks.graders.target import target
-from tasks.models.training import Job
+from tasks.models.training import Job, curves
 from tasks.params import Params, Sft, load_params
 
 
@@ -33,7 +33,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    job.save(model, out, validation, trainer.state.log_history)
+    job.save(model, out, validation, curves(trainer.state.log_history))
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -1,41 +1,69 @@
 """Stage `slice`: a pool becomes a k-shot slice. `python -m tasks.slice --pool data/pool --k 4 --seed 0 --out
 data/slice/4-0`
 
-train.jsonl and val.jsonl hold `Question` rows; manifest.json counts and hashes them. For every category the k
-pictures that come first by hash(seed, category, pixels) are taken, so that k = 1 is in k = 2 is in k = 4, on any
-machine and in any file order. Each chosen picture is asked for every
-category that it shows and `slice.num_absent` that it does not.
+train.jsonl and val.jsonl hold `Question` rows; manifest.json counts, hashes and names them. k counts pictures:
+
+    detection        k that show a category, for every category
+    classification   k of a class, for every class
+    grounding        k with an instruction of a kind, for every kind (LISA: sentence, phrase), or k in all without kinds
+
+They are those that come first by hash(seed, category, pixels), so that k = 1 is in k = 2 is in k = 4, on any machine
+and in any file order. Each chosen picture is asked for every category that it shows and `slice.num_absent` that it
+does not.
+
+With `slice.categories` (open vocabulary), train and val know the base categories only: a novel one is neither asked nor
+named, not even in the thinking of an SFT target.
 """
 
 import argparse
 import hashlib
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tasks.data.coco import DataError
 from tasks.data.questions import ask, rank
-from tasks.data.records import Question, Record, read_records, write_jsonl
-from tasks.params import Slice, load_params
+from tasks.data.records import DataError, Question, Record, read_records, write_jsonl
+from tasks.params import ParamsError, Slice, load_params
+
+ANY_INSTRUCTION = "(instructions)"  # the group of those without a kind
+
+
+def groups(record: Record) -> set[str]:
+    """What the picture is an example of: fully labelled categories, class, kinds of instructions."""
+    shown = set(record.categories) - set(record.not_exhaustive)
+    return shown | ({record.label} - {None}) | {told.category or ANY_INSTRUCTION for told in record.referring}
+
+
+def only(record: Record, base: Collection[str]) -> Record:
+    """The record without any trace of other categories than `base`, and without those that are labelled in part."""
+    learnt = set(base) - set(record.not_exhaustive)
+    return replace(
+        record,
+        objects=tuple(o for o in record.objects if o.category in learnt),
+        label=record.label if record.label in learnt else None,
+        negative=tuple(c for c in record.negative if c in learnt),
+    )
 
 
 def choose(
     records: list[Record], categories: list[str], k: int, seed: int, allow_fewer: bool
 ) -> dict[str, list[Record]]:
     """k pictures for each category; nested in k. DataError with have and need where there are fewer."""
-    chosen, short = {}, []
-    for category in categories:
-        having = sorted(
-            (r for r in records if category in r.categories), key=lambda r: rank(seed, category, r.pixel_hash)
-        )
-        if len(having) < k:
-            short.append(f"{category}: have {len(having)}, need {k}")
-        chosen[category] = having[:k]
+    having: dict[str, list[Record]] = {category: [] for category in categories}
+    for record in records:
+        for group in groups(record) & having.keys():
+            having[group].append(record)
+    short = [f"{category}: have {len(found)}, need {k}" for category, found in having.items() if len(found) < k]
     if short and not allow_fewer:
         raise DataError(
             f"too few pictures for k = {k} ({'; '.join(short)}): lower grid.k or set slice.allow_fewer=true"
         )
-    return chosen
+    return {
+        category: sorted(found, key=lambda r: rank(seed, category, r.pixel_hash))[:k]
+        for category, found in having.items()
+    }
 
 
 def train_questions(chosen: dict[str, list[Record]], categories: list[str], num_absent: int) -> list[Question]:
@@ -50,33 +78,55 @@ def digest(questions: list[Question]) -> str:
     return hashlib.sha256("\n".join(sorted(json.dumps(asdict(q)) for q in questions)).encode()).hexdigest()
 
 
+def base_categories(params: Slice, pool: Path) -> list[str]:
+    """What train and val ask; DataError where `slice.categories` names what the pool does not have."""
+    path = pool / "categories_train.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a pool that `python -m tasks.prepare --out {pool}` made")
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if params.categories is None:
+        return known
+    if missing := sorted(set(params.categories) - set(known)):
+        raise DataError(f"slice.categories: {missing} not in {path}, which has {known}")
+    return sorted(params.categories)
+
+
 def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     """Write the slice to `out`; returns its manifest."""
-    categories = json.loads((pool / "categories.json").read_text())
-    train = read_records(pool / "train.jsonl")
-    chosen = choose(train, categories, k, seed, params.allow_fewer)
+    categories = base_categories(params, pool)
+    train, val = ([only(r, categories) for r in read_records(pool / f"{split}.jsonl")] for split in ("train", "val"))
+    kinds = sorted({told.category or ANY_INSTRUCTION for r in train for told in r.referring})
+    chosen = choose(train, sorted({*categories, *kinds}), k, seed, params.allow_fewer)
     splits = {
         "train": train_questions(chosen, categories, params.num_absent),
-        "val": ask(read_records(pool / "val.jsonl"), categories, params.num_absent),
+        "val": ask(val, categories, params.num_absent),
     }
+    if empty := [split for split, questions in splits.items() if not questions]:
+        raise DataError(f"{pool / f'{empty[0]}.jsonl'}: no question in it; its pictures show none of {categories}")
     out.mkdir(parents=True)
-    manifest: dict = {"k": k, "seed": seed, "num_categories": len(categories)}
+    manifest: dict = {"k": k, "seed": seed, "num_categories": len(chosen)}
     for split, questions in splits.items():
         write_jsonl(out / f"{split}.jsonl", questions)
         pictures = len({q.record_id for q in questions})
         manifest[split] = {"num_questions": len(questions), "num_pictures": pictures, "sha256": digest(questions)}
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    manifest["chosen"] = {category: [r.id for r in members] for category, members in chosen.items()}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--k", type=int, required=True)
+    parser.add_argument("--k", type=int, required=True, choices=range(1, 10_001), metavar="K")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    print(json.dumps(make_slice(load_params().slice, args.pool, args.k, args.seed, args.out)))
+    try:
+        params = load_params().slice if Path("params.yaml").is_file() else Slice()
+        manifest = make_slice(params, args.pool, args.k, args.seed, args.out)
+    except (DataError, ParamsError) as error:
+        sys.exit(f"slice: {error}")
+    print(json.dumps(manifest, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -12,38 +12,74 @@ def rank(*parts: object) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
-def describe(objects: Sequence[tuple[str, Box]], asked: str) -> str:
-    """The scene in words from left to right, then what was asked for: 'two [134, 18], six [179, 384]; six [179, 384]'.
-
-    Top-left corners, in thousandths. This is the thinking of an SFT target; it ends in '; No six' where there is none.
-    """
+def in_words(objects: Sequence[tuple[str, Box]]) -> str:
+    """The objects in words from left to right, with corners in thousandths: 'two [134, 18], six [179, 384]'."""
     ordered = sorted(objects, key=lambda o: (o[1], o[0]))
-    places = [(category, f"{category} [{round(box[0])}, {round(box[1])}]") for category, box in ordered]
-    picked = [place for category, place in places if category == asked] or [f"No {asked}"]
-    return f"{', '.join(place for _, place in places)}; {', '.join(picked)}"
+    return ", ".join(f"{category} [{round(box[0])}, {round(box[1])}]" for category, box in ordered)
+
+
+def describe(objects: Sequence[tuple[str, Box]], asked: str) -> str:
+    """The scene, then what was asked for: 'two [134, 18], six [179, 384]; six [179, 384]'.
+
+    This is the thinking of an SFT target; it ends in '; No six' where there is none.
+    """
+    return f"{in_words(objects)}; {in_words([o for o in objects if o[0] == asked]) or f'No {asked}'}"
+
+
+def thousandths(record: Record, box: Box) -> Box:
+    """A box in pixels of the record's picture, in thousandths of its sides."""
+    x1, y1, x2, y2 = box
+    return (
+        1000 * x1 / record.width, 1000 * y1 / record.height, 1000 * x2 / record.width, 1000 * y2 / record.height
+    )  # fmt: skip
+
+
+def _objects(record: Record) -> list[tuple[str, Box]]:
+    return [(o.category, thousandths(record, o.box)) for o in sorted(record.objects, key=lambda o: o.box)]
 
 
 def question(record: Record, category: str) -> Question:
-    """Gold boxes in thousandths of the picture's sides, in reading order."""
-    width, height = record.width, record.height
-    objects = [
-        (o.category, (1000 * x1 / width, 1000 * y1 / height, 1000 * x2 / width, 1000 * y2 / height))
-        for o in sorted(record.objects, key=lambda o: o.box)
-        for x1, y1, x2, y2 in [o.box]
-    ]
+    """Detection: gold boxes in thousandths of the picture's sides, in reading order."""
+    objects = _objects(record)
     boxes = tuple(box for name, box in objects if name == category)
     return Question(record.id, record.image, "detection", category, boxes, thought=describe(objects, category))
 
 
+def other_questions(record: Record) -> list[Question]:
+    """Classification, where the picture has a label, and grounding, a question an instruction."""
+    thought, asked = in_words(_objects(record)), []
+    if record.label is not None:
+        asked.append(Question(record.id, record.image, "classification", "", label=record.label, thought=thought))
+    for told in record.referring:
+        boxes = (thousandths(record, told.box),)
+        asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thought=thought))
+    return asked
+
+
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:
-    """`num` categories that the picture does not show, chosen by its pixel hash."""
-    missing = [c for c in categories if c not in record.categories]
+    """`num` categories that the picture is known not to show, chosen by its pixel hash. There is none for a picture
+    that is labelled for another task only.
+    """
+    if not record.objects and (record.label is not None or record.referring):
+        return []
+    unsure = {*record.categories, *record.not_exhaustive, *(o.category for o in record.ignore)}
+    known = set(record.negative) if record.federated else set(categories)
+    missing = [c for c in categories if c in known - unsure]
     return sorted(missing, key=lambda c: rank("absent", record.pixel_hash, c))[:num]
 
 
 def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -> list[Question]:
-    """For each picture, a question for every category that it shows and for `num_absent` that it does not."""
-    return [question(r, c) for r in records for c in [*r.categories, *absent(r, categories, num_absent)]]
+    """For each picture, a detection question for every category that it shows and for `num_absent` that it does not,
+    one about its class and one for each of its instructions.
+    """
+    return [
+        q
+        for r in records
+        for q in (
+            *(question(r, c) for c in (*r.categories, *absent(r, categories, num_absent))),
+            *other_questions(r),
+        )
+    ]
 
 
 def fill(prompt: Prompt, question: Question) -> str:

@@ -13,6 +13,11 @@ from typing import Literal
 
 from PIL import Image
 
+
+class DataError(ValueError):
+    """A data file that cannot be used as a whole; the message names the file, the value and the fix."""
+
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
 Task = Literal["detection", "classification", "grounding"]
 
@@ -27,10 +32,14 @@ class Object:
 
 @dataclass(frozen=True)
 class Referring:
-    """An instruction that one region of the picture answers ('the cup that is full'); `box` is in pixels."""
+    """An instruction that one region of the picture answers ('the cup that is full'); `box` is in pixels.
+
+    `category` is the kind of instruction, where the source knows kinds (LISA: 'sentence' or 'phrase').
+    """
 
     instruction: str
     box: Box
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,10 @@ class Record:
     """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size.
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
+    `ignore` holds regions that are neither asked for nor counted against an answer (COCO crowds, VOC 'difficult').
+    `negative` are categories verified to be absent, `not_exhaustive` those of which only some objects are labelled.
+    Of a `federated` picture (LVIS) nothing is known of the categories that it neither shows nor has as negative; any
+    other picture shows no category but its own.
     """
 
     id: str
@@ -48,6 +61,10 @@ class Record:
     objects: tuple[Object, ...] = ()
     label: str | None = None
     referring: tuple[Referring, ...] = ()
+    ignore: tuple[Object, ...] = ()
+    negative: tuple[str, ...] = ()
+    not_exhaustive: tuple[str, ...] = ()
+    federated: bool = False
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -90,14 +107,21 @@ def read_jsonl(path: Path) -> Iterator[dict]:
         yield from map(json.loads, file)
 
 
+def _objects(rows: list[dict]) -> tuple[Object, ...]:
+    return tuple(Object(o["category"], tuple(o["box"])) for o in rows)
+
+
 def read_records(path: Path) -> list[Record]:
-    """The records of a JSONL file that `tasks.prepare` or `tasks.slice` wrote."""
+    """The records of a JSONL file that `tasks.prepare` wrote."""
     return [
         Record(
             **{
                 **row,
-                "objects": tuple(Object(o["category"], tuple(o["box"])) for o in row["objects"]),
-                "referring": tuple(Referring(r["instruction"], tuple(r["box"])) for r in row["referring"]),
+                "objects": _objects(row["objects"]),
+                "referring": tuple(Referring(**{**r, "box": tuple(r["box"])}) for r in row["referring"]),
+                "ignore": _objects(row["ignore"]),
+                "negative": tuple(row["negative"]),
+                "not_exhaustive": tuple(row["not_exhaustive"]),
             }
         )
         for row in read_jsonl(path)

@@ -1,7 +1,8 @@
 """What the shipped base model is taught: questions about printed scenes, as padded batches of tensors.
 
-A row is one picture and one question: 'Detect all' for a category that is there (or, one time in six, is not), or the
-name of the digit at a box. The thinking of a detection answer lists the whole scene and then picks what was asked for:
+A row is one picture and one question of the embedded tasks: 'Detect all' for a category ('six', or 'red six') that is
+there or, one time in six, is not; 'Where is' one digit ('the largest digit', 'the digit that is the sum of two and
+three'); the name of a digit that stands alone. The thinking lists the whole scene and then picks what was asked for:
 every row teaches what every digit is and where, and picking from a list is learned soon. Without the list, and without
 the picking, *which* object was asked for stays at chance for 100,000 scenes.
 """
@@ -13,15 +14,18 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from tasks.data.questions import describe
+from tasks.data.questions import describe, in_words
 from tasks.data.records import Box
-from tasks.data.scenes import CATEGORIES, SIDE, Scene, compose
+from tasks.data.referring import by_size, by_sum
+from tasks.data.scenes import CATEGORIES, INKS, SIDE, Scene, compose
+from tasks.graders.grounding import format_box
+from tasks.graders.labels import format_label
 from tasks.graders.parse import format_answer
 from tasks.models.printed import printed_glyph
 from tasks.models.tiny import MERGE, NUM_IMAGE_TOKENS, PATCH
 
-DETECT, NAME_AT = "Detect all '{}'.", "Name the digit at [{}, {}, {}, {}]."
-ABSENT_SHARE, NAMING_SHARE = 1 / 6, 1 / 8
+DETECT, GROUND, CLASSIFY = "Detect all '{}'.", "Where is {}?", "Which digit is this?"
+ABSENT_SHARE, INK_SHARE, GROUND_SHARE = 1 / 6, 1 / 3, 1 / 3
 NUM_DIGITS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # drawn from: a scene with one digit does not teach which one was asked for
 GRID = SIDE // PATCH  # patches a side
 
@@ -39,21 +43,49 @@ def printed_scene(rng: np.random.Generator) -> Scene:
     return compose(rng, lambda: printed_glyph(rng), int(rng.choice(NUM_DIGITS)))
 
 
-def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """A question about the scene and its gold answer."""
+def detect(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """Where is every digit of a kind; the kinds may be told apart by their ink too."""
+    inked = rng.random() < INK_SHARE
     objects = sorted(
-        ((o.category, thousandths(o.box), g.clarity) for o, g in zip(scene.objects, scene.glyphs, strict=True)),
+        (
+            (f"{ink} {o.category}" if inked else o.category, thousandths(o.box), g.clarity)
+            for o, g, ink in zip(scene.objects, scene.glyphs, scene.inks, strict=True)
+        ),
         key=lambda o: o[1],
     )
-    if rng.random() < NAMING_SHARE:
-        category, box, _ = objects[rng.integers(len(objects))]
-        return NAME_AT.format(*map(round, box)), f"<answer>{category}</answer>"
     present = [category for category, _, _ in objects]
-    choices = [c for c in CATEGORIES if c not in present] if rng.random() < ABSENT_SHARE else present
+    every = [f"{ink} {c}" for ink in INKS for c in CATEGORIES] if inked else CATEGORIES
+    choices = [c for c in every if c not in present] if rng.random() < ABSENT_SHARE else present
     asked = str(rng.choice(choices))
     boxes = [box for category, box, _ in objects if category == asked]
     confidences = [stated_confidence(rng, clarity) for category, _, clarity in objects if category == asked]
-    return DETECT.format(asked), format_answer(boxes, confidences, describe([(c, b) for c, b, _ in objects], asked))
+    thought = describe([(c, b) for c, b, _ in objects], asked)
+    return DETECT.format(asked), format_answer(boxes, confidences, thought)
+
+
+def ground(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """Where is the one digit that an instruction means."""
+    sizes, sums = by_size(scene.objects), by_sum(scene.objects)
+    kind = sizes if sizes and (not sums or rng.random() < 0.5) else sums
+    if not kind:
+        return detect(scene, rng)
+    instruction, meant = kind[rng.integers(len(kind))]
+    box = thousandths(meant.box)
+    seen = in_words([(o.category, thousandths(o.box)) for o in scene.objects])
+    return GROUND.format(instruction), format_box(box, f"{seen}; {in_words([(meant.category, box)])}")
+
+
+def classify(scene: Scene) -> tuple[str, str]:
+    """The name of the only digit."""
+    category, box = scene.objects[0].category, thousandths(scene.objects[0].box)
+    return CLASSIFY, format_label(category, f"{in_words([(category, box)])}; {category}")
+
+
+def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """A question about the scene and its gold answer."""
+    if len(scene.objects) == 1 and rng.random() < 0.75:
+        return classify(scene)
+    return (ground if rng.random() < GROUND_SHARE else detect)(scene, rng)
 
 
 def corpus(num_scenes: int = 2000) -> Iterator[str]:
@@ -73,17 +105,18 @@ def patchify(images: np.ndarray) -> torch.Tensor:
     return x.reshape(len(images) * GRID**2, -1)
 
 
-def patch_targets(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """For each patch, (GRID, GRID): the digit whose box covers its centre (10 = none), and that box, (GRID, GRID, 4)
-    in 0..1.
+def patch_targets(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each patch: the digit whose box covers its centre (GRID, GRID), 10 = none; that digit's ink (GRID, GRID); and
+    its box (GRID, GRID, 4) in 0..1.
     """
-    digit, box = np.full((GRID, GRID), 10), np.zeros((GRID, GRID, 4), np.float32)
+    digit, ink = np.full((GRID, GRID), 10), np.zeros((GRID, GRID), np.int64)
+    box = np.zeros((GRID, GRID, 4), np.float32)
     centres = (np.arange(GRID) + 0.5) * PATCH
-    for o, glyph in zip(scene.objects, scene.glyphs, strict=True):
+    for o, glyph, name in zip(scene.objects, scene.glyphs, scene.inks, strict=True):
         x1, y1, x2, y2 = o.box
         inside = ((centres >= y1) & (centres < y2))[:, None] & ((centres >= x1) & (centres < x2))[None]
-        digit[inside], box[inside] = glyph.digit, np.array(o.box) / SIDE
-    return digit, box
+        digit[inside], ink[inside], box[inside] = glyph.digit, list(INKS).index(name), np.array(o.box) / SIDE
+    return digit, ink, box
 
 
 def merge_patches(grid: np.ndarray) -> torch.Tensor:
@@ -94,8 +127,8 @@ def merge_patches(grid: np.ndarray) -> torch.Tensor:
 
 
 class Lessons(IterableDataset):
-    """Endless batches of B scenes: pixel_values; digit (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged four
-    by four; and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together, to spare padding.
+    """Endless batches of B scenes: pixel_values; digit, ink (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged
+    four by four; and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together: less padding.
     """
 
     POOL = 4  # batches that are sorted by length together
@@ -122,10 +155,11 @@ class Lessons(IterableDataset):
         return asked + answered, [-100] * len(asked) + answered
 
     def collate(self, scenes: list[Scene], rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        digits, boxes = zip(*map(patch_targets, scenes), strict=True)
+        digits, inks, boxes = zip(*map(patch_targets, scenes), strict=True)
         batch = {
             "pixel_values": patchify(np.stack([scene.image for scene in scenes])),
             "digit": merge_patches(np.stack(digits)),
+            "ink": merge_patches(np.stack(inks)),
             "box": merge_patches(np.stack(boxes)),
         }
         if self.tokenizer:

@@ -1,8 +1,8 @@
 """What the shipped base model can do before any fine-tuning: `python -m tasks.models.measure --model models/tiny`.
 
-Prints JSON for print (fresh scenes) and for handwriting (train pictures of the embedded set; the test pictures stay
-unseen): mean reward and IoU of the greedy answers, and the head room of RFT: the mean and the best of 8 sampled
-answers. Questions are about categories that the picture shows.
+Prints a JSON line for each embedded task on print (fresh scenes) and on handwriting (train pictures of the embedded
+set; the test pictures stay unseen): mean reward of the greedy answers, its parts, and the head room of RFT: the mean
+and the best of 8 sampled answers. Detection questions are about categories that the picture shows.
 """
 
 import argparse
@@ -12,28 +12,37 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.coco import CocoSplit, read_coco
-from tasks.data.digits import write_digits, write_scenes
-from tasks.data.questions import question
+from tasks.data.digits import as_files, write_task
+from tasks.data.questions import ask
+from tasks.data.records import read_records
 from tasks.graders import make_grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.printed import printed_glyph
-from tasks.params import DigitsDataset, Params, load_params
+from tasks.params import EMBEDDED_TASKS, DigitsDataset, Params, load_params
+from tasks.prepare import prepare
 
 NUM_SCENES, NUM_SAMPLES = 150, 8
 
 
-def measure(params: Params, model_path: Path, split: CocoSplit) -> dict[str, float]:
-    """Means over the questions about one set of pictures."""
-    pictures, _ = read_coco(split, None)
-    questions = [question(p.record, c) for p in pictures for c in p.record.categories]
+def printed_pool(dataset: DigitsDataset, folder: Path) -> None:
+    """The embedded data set with printed digits in place of handwriting, as a pool."""
+    rng = np.random.default_rng(12345)
+    for split in ("train", "val", "test"):
+        number = getattr(dataset, f"num_{split}")
+        write_task(dataset.task, folder / "files" / split, lambda: printed_glyph(rng), number, rng)
+    prepare(as_files(dataset, folder / "files"), folder / "pool")
+
+
+def measure(params: Params, model_path: Path, pool: Path) -> dict[str, float]:
+    """Means over the questions about the train pictures of a pool."""
+    questions = ask(read_records(pool / "train.jsonl"), [], 0)
     model, processor = load_model(params.model, model_path), load_processor(params.model, model_path)
     grader = make_grader(params.reward)
 
     def grades(temperature: float):
         texts = answer(
-            model, processor, params.prompt, questions, split.images, 128, params.grade.max_new_tokens,
+            model, processor, params.prompt, questions, pool, 128, params.grade.max_new_tokens,
             temperature=temperature,
         )  # fmt: skip
         return [grader(text, q) for text, q in zip(texts, questions, strict=True)]
@@ -43,8 +52,7 @@ def measure(params: Params, model_path: Path, split: CocoSplit) -> dict[str, flo
     return {
         "num_questions": len(questions),
         "reward": np.mean([g.reward for g in greedy]),
-        "iou": np.mean([g.sub_rewards["iou"] for g in greedy]),
-        "format": np.mean([g.sub_rewards["format"] for g in greedy]),
+        **{name: np.mean([g.sub_rewards[name] for g in greedy]) for name in greedy[0].sub_rewards},
         "sampled_mean": samples.mean(),
         f"best_of_{NUM_SAMPLES}": samples.max(0).mean(),
     }
@@ -55,16 +63,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    handwriting = DigitsDataset(source="digits", seed=0, num_train=NUM_SCENES, num_val=1, num_test=1)
-    with tempfile.TemporaryDirectory() as scratch:
-        rng = np.random.default_rng(12345)
-        splits = {
-            "print": write_scenes(Path(scratch) / "print", lambda: printed_glyph(rng), NUM_SCENES, rng),
-            "handwriting": write_digits(handwriting, Path(scratch))["train"],
-        }
-        for name, split in splits.items():
-            means = measure(params, args.model, split)
-            print(json.dumps({name: {key: round(float(value), 4) for key, value in means.items()}}), flush=True)
+    for task in EMBEDDED_TASKS:
+        dataset = DigitsDataset(source="digits", task=task, seed=0, num_train=NUM_SCENES, num_val=10, num_test=10)
+        with tempfile.TemporaryDirectory() as scratch:
+            prepare(dataset, Path(scratch) / "handwriting" / "pool")
+            printed_pool(dataset, Path(scratch) / "print")
+            for world in ("print", "handwriting"):
+                means = measure(params, args.model, Path(scratch) / world / "pool")
+                row = {key: round(float(value), 4) for key, value in means.items()}
+                print(json.dumps({"task": task, "world": world, **row}), flush=True)
 
 
 if __name__ == "__main__":

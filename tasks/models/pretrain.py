@@ -1,7 +1,7 @@
 """Pretrain the shipped base model on printed digits, from nothing: `python -m tasks.models.pretrain --out models/tiny`
 (`make base`).
 
-Two phases. `look`: the vision tower alone; every patch must tell which digit covers it and that digit's box, through a
+Two phases. `look`: the vision tower alone; every patch must tell which digit covers it, its ink and its box, through a
 head that is thrown away at the end (dense supervision, as detectors are pretrained; it takes the tower to the digits'
 names within minutes, where next-token loss alone stays at chance for an hour). `talk`: the tower is frozen, and the
 language model learns the answers of `tasks.models.lessons` by next-token loss. Muon for the matrices, AdamW for the
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tasks.data.scenes import INKS
 from tasks.models.lessons import GRID, Lessons, corpus
 from tasks.models.tiny import MERGE, build_model, build_processor, build_tokenizer
 
@@ -27,17 +28,18 @@ GRID_THW = [1, GRID, GRID]
 
 
 class PatchHead(nn.Module):
-    """The auxiliary head: merged patch features (N, H) -> digit logits (N, 4, 11) and boxes (N, 4, 4) for its four
-    patches.
+    """The auxiliary head: merged patch features (N, H) -> digit logits (N, 4, 11), ink logits (N, 4, 6) and boxes
+    (N, 4, 4) for its four patches.
     """
+
+    SIZES = (11, len(INKS), 4)
 
     def __init__(self, hidden: int):
         super().__init__()
-        self.norm, self.out = nn.LayerNorm(hidden), nn.Linear(hidden, MERGE**2 * 15)
+        self.norm, self.out = nn.LayerNorm(hidden), nn.Linear(hidden, MERGE**2 * sum(self.SIZES))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y = self.out(self.norm(x)).unflatten(-1, (MERGE**2, 15))
-        return y[..., :11], y[..., 11:]
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.out(self.norm(x)).unflatten(-1, (MERGE**2, sum(self.SIZES))).split(self.SIZES, -1)
 
 
 def optimizers(trained: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
@@ -61,12 +63,14 @@ def look_loss(model: nn.Module, head: PatchHead, batch: dict[str, torch.Tensor])
     """The patch loss of the features that the language model will see."""
     num = len(batch["digit"])
     features = model.model.visual(batch["pixel_values"], grid_thw=torch.tensor([GRID_THW] * num)).pooler_output
-    logits, boxes = head(features.view(num, -1, features.shape[-1]))
+    logits, inks, boxes = head(features.view(num, -1, features.shape[-1]))
     covered = batch["digit"] < 10
     naming = F.cross_entropy(logits.flatten(0, 2), batch["digit"].flatten())
     placing = F.smooth_l1_loss(boxes[covered], batch["box"][covered], beta=0.02)
+    dyeing = F.cross_entropy(inks[covered], batch["ink"][covered])
     right = (logits[..., :10].argmax(-1)[covered] == batch["digit"][covered]).float().mean()
-    return naming + 5 * placing, {"naming": naming.item(), "placing": placing.item(), "patch_accuracy": right.item()}
+    logs = {"naming": naming.item(), "dyeing": dyeing.item(), "placing": placing.item(), "patch_accuracy": right.item()}
+    return naming + dyeing / 4 + 5 * placing, logs
 
 
 def talk_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:

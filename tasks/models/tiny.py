@@ -35,6 +35,7 @@ PHRASES = (
     "], 'Confidence': ",
     "}, {'Position': [",
     "}]",
+    "),(",
     "No Objects",
 )
 CHAT_TEMPLATE = (

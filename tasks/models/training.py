@@ -34,6 +34,15 @@ CURVES = {
 }
 
 
+def curves(log_history: list[dict]) -> list[dict]:
+    """The steps of a transformers Trainer's log, under our names."""
+    return [
+        {"step": row["step"], **{ours: row[theirs] for theirs, ours in CURVES.items() if theirs in row}}
+        for row in log_history
+        if "loss" in row
+    ]
+
+
 @dataclass
 class Job:
     """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model."""
@@ -108,8 +117,8 @@ class Job:
             "disable_tqdm": True,  # the validation callback has its own bar
         }
 
-    def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, logs: list[dict]) -> None:
-        """A plain Hugging Face folder (LoRA merged) with the best weights, and history.json."""
+    def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
+        """A plain Hugging Face folder (LoRA merged) with the best weights, and history.json with what `steps` tell."""
         if validation is not None:
             validation.restore(model)
         if isinstance(model, PeftModel):
@@ -117,11 +126,6 @@ class Job:
         out.mkdir(parents=True)
         model.save_pretrained(out)
         self.processor.save_pretrained(out)
-        steps = [
-            {"step": row["step"], **{ours: row[theirs] for theirs, ours in CURVES.items() if theirs in row}}
-            for row in logs
-            if "loss" in row
-        ]
         manifest = json.loads((self.slice / "manifest.json").read_text())
         history = {
             "policy": self.policy,

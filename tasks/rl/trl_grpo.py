@@ -2,43 +2,49 @@
 
 import tempfile
 
-from transformers import PreTrainedModel, PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from tasks.models.generate import control_tokens
-from tasks.models.training import Job
+from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
 
 
-def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
-    """The model after the last step, the validation that knows the best weights, and the log of every step."""
+def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GRPOTrainer:
+    """TRL's trainer of the job's initial weights; `scratch` is a folder for its own files."""
     params = job.params.rft
 
     def reward(completions: list, question: list[int], **_) -> list[float]:
         """Thin: THE grader on each completion (conversational: one assistant message)."""
         return [job.grader(c[0]["content"], job.train[n]).reward for c, n in zip(completions, question, strict=True)]
 
+    config = GRPOConfig(
+        **job.trainer_options(params, scratch),
+        warmup_steps=params.warmup_steps,
+        per_device_train_batch_size=params.prompts_per_step * params.num_generations,
+        num_generations=params.num_generations,
+        num_iterations=params.num_iterations,
+        beta=params.beta,
+        epsilon=params.clip_low,
+        epsilon_high=params.clip_high,
+        temperature=params.temperature,
+        max_completion_length=params.max_completion_length,
+        loss_type=params.loss_type,
+        scale_rewards="group" if params.scale_rewards else "none",
+        generation_kwargs={"suppress_tokens": control_tokens(job.processor)},
+    )
     rows = job.rows(question=list(range(len(job.train))))
-    model = job.load()
-    validation = job.validation(params.eval_steps, params.patience)
+    trainer = GRPOTrainer(
+        job.load(), reward, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
+    """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
+    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience)
     with tempfile.TemporaryDirectory() as scratch:
-        config = GRPOConfig(
-            **job.trainer_options(params, scratch),
-            per_device_train_batch_size=params.prompts_per_step * params.num_generations,
-            num_generations=params.num_generations,
-            num_iterations=params.num_iterations,
-            beta=params.beta,
-            epsilon=params.clip_low,
-            epsilon_high=params.clip_high,
-            temperature=params.temperature,
-            max_completion_length=params.max_completion_length,
-            loss_type=params.loss_type,
-            scale_rewards="group" if params.scale_rewards else "none",
-            generation_kwargs={"suppress_tokens": control_tokens(job.processor)},
-        )
-        trainer = GRPOTrainer(
-            model, reward, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation]
-        )
-        trainer.remove_callback(PrinterCallback)
+        trainer = make_trainer(job, scratch, [validation])
         trainer.train()
-    return model, validation, trainer.state.log_history
+    return trainer.model, validation, curves(trainer.state.log_history)

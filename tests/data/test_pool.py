@@ -1,16 +1,14 @@
 """prepare and slice on the embedded digits: the same on every machine, nested in k, without leakage."""
 
-import json
 import shutil
 from collections import Counter
 
 import pytest
 
-from tasks.data.coco import DataError, read_coco
 from tasks.data.digits import source_split, write_digits
 from tasks.data.questions import ask, messages, question
-from tasks.data.records import Object, Question, Record, read_questions, read_records, write_jsonl
-from tasks.params import CocoDataset, DigitsDataset, Prompt, Slice
+from tasks.data.records import DataError, Object, Question, Record, read_questions, read_records, write_jsonl
+from tasks.params import DigitsDataset, Prompt, Slice
 from tasks.prepare import prepare
 from tasks.slice import make_slice
 
@@ -21,14 +19,18 @@ SLICE = Slice(num_absent=1, allow_fewer=False)
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
     out = tmp_path_factory.mktemp("data") / "pool"
-    assert prepare(DIGITS, out) == {"train": 120, "val": 10, "test": 20, "categories": 10, "quarantined": 0}
+    counts = prepare(DIGITS, out)
+    assert {split: counts[split] for split in ("train", "val", "test")} == {"train": 120, "val": 10, "test": 20}
+    assert (counts["categories"], counts["quarantined"], counts["used"]) == (10, 0, counts["read"])
     return out
 
 
 def test_the_pool_is_reproduced_byte_for_byte(pool, tmp_path):
     prepare(DIGITS, tmp_path / "again")
-    for split in ("train", "val", "test"):
-        assert (tmp_path / "again" / f"{split}.jsonl").read_bytes() == (pool / f"{split}.jsonl").read_bytes()
+    files = [p.relative_to(pool) for p in pool.rglob("*") if p.is_file()]
+    assert len(files) > 150
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (pool / file).read_bytes(), file
 
 
 def test_no_handwritten_digit_is_in_two_splits():
@@ -39,15 +41,10 @@ def test_no_handwritten_digit_is_in_two_splits():
 
 def test_the_same_pixels_in_train_and_test_are_refused(tmp_path):
     files = write_digits(DIGITS, tmp_path)
-    dataset = CocoDataset(
-        source="coco",
-        train={"annotations": str(files["train"].annotations), "images": str(files["train"].images)},
-        test={"annotations": str(files["test"].annotations), "images": str(files["test"].images)},
-        num_val=5,
-    )
+    dataset = files.model_copy(update={"val": None, "num_val": 5})
     counts = prepare(dataset, tmp_path / "pool")
     assert (counts["train"], counts["val"], counts["test"]) == (115, 5, 20)
-    shutil.copy(files["train"].images / "00003.png", files["test"].images / "00004.png")
+    shutil.copy(tmp_path / "train" / "images" / "00003.png", tmp_path / "test" / "images" / "00004.png")
     with pytest.raises(DataError, match=r"same pixels are in .*00003\.png.*00004\.png"):
         prepare(dataset, tmp_path / "leaky")
 
@@ -105,8 +102,25 @@ def test_a_prompt_may_hold_other_braces():
     assert text == "cat: [{'Position': ...}]"
 
 
-def test_the_embedded_data_takes_the_readers_path_of_user_data(tmp_path):
-    split = write_digits(DIGITS, tmp_path)["test"]
-    pictures, aside = read_coco(split, None)
-    assert len(pictures) == len(json.loads(split.annotations.read_text())["images"]) == 20
-    assert not aside
+@pytest.mark.parametrize(
+    ("task", "source", "asked"),
+    [
+        ("open_vocabulary", "coco", {"red seven", "blue one"}),
+        ("classification", "folder", {""}),
+        ("grounding", "lisa", {"the largest digit", "the digit that is the sum of one and two"}),
+    ],
+)
+def test_the_embedded_tasks_take_the_readers_path_of_user_data(tmp_path, task, source, asked):
+    digits = DIGITS.model_copy(update={"task": task})
+    assert write_digits(digits, tmp_path / "files").source == source
+    counts = prepare(digits, tmp_path / "pool")
+    assert counts["used"] == counts["read"] and counts["test"] > 15
+    assert asked <= {q.asked for q in ask(read_records(tmp_path / "pool" / "train.jsonl"), [], 0)}
+
+
+def test_open_vocabulary_learns_base_categories_and_asks_novel_ones(tmp_path):
+    novel = {"test_categories": ["red seven", "blue one"], "categories": ["green two", "black three", "red one"]}
+    prepare(DIGITS.model_copy(update={"task": "open_vocabulary", "num_test": 60, **novel}), tmp_path / "pool")
+    for split, names in (("train", novel["categories"]), ("test", novel["test_categories"])):
+        shown = {c for r in read_records(tmp_path / "pool" / f"{split}.jsonl") for c in r.categories}
+        assert shown == set(names)

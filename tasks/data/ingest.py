@@ -1,0 +1,220 @@
+"""From drafts to records, for every source alike: names, boxes and pictures are checked here, and nothing gets lost.
+
+An item is a picture or a labelled region: each is used, quarantined with its reason, or left out because its category
+was not asked for. Faults of one item quarantine it; what would change other items' meaning raises DataError.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tasks.data.drafts import Draft, Form, Quarantined, Reading, Region, short, text_fault
+from tasks.data.pictures import Look, look_at_all
+from tasks.data.records import Box, DataError, Object, Record, Referring
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A record with the file of its pixels, before it is copied into a pool. `num_rows` of its file describe it."""
+
+    record: Record
+    source: Path
+    look: Look
+    num_rows: int = 1
+
+    @property
+    def items(self) -> Counter:
+        """How many items of each kind it is made of."""
+        record = self.record
+        return Counter(image=self.num_rows, annotation=len(record.objects + record.ignore + record.referring))
+
+
+@dataclass
+class Split:
+    """A reading after the checks: `read` = those of `pictures` + `aside` + `left_out`, for each kind of item."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    aside: list[Quarantined] = field(default_factory=list)
+    read: Counter = field(default_factory=Counter)
+    left_out: Counter = field(default_factory=Counter)
+    renamed: dict[str, str] = field(default_factory=dict)
+    frequency: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        used = sum((p.items for p in self.pictures), Counter())
+        aside = Counter(q.kind for q in self.aside)
+        assert used + aside + self.left_out == self.read, f"{used} + {aside} + {self.left_out} is not {self.read}"
+
+
+def corners(box: object, form: Form, scale: tuple[float, float]) -> Box | str:
+    """x1, y1, x2, y2 in pixels, or the reason why there are none. `scale`: pixels of one unit in x and in y."""
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        return f"bbox is not four numbers: {short(box)}"
+    if not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in box
+    ):  # NaN is not < 1e9
+        return f"bbox is not four numbers: {short(box)}"
+    a, b, c, d = box
+    if form == "xywh":
+        a, b, c, d = a, b, a + c, b + d
+    elif form == "cxcywh":
+        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    if not (a < c and b < d):
+        return f"box without area: {short(box)}"
+    return (float(a * scale[0]), float(b * scale[1]), float(c * scale[0]), float(d * scale[1]))
+
+
+def place(region: Region, draft: Draft, look: Look) -> Box | str:
+    """The region's box in pixels, clipped to the picture, or the reason why there is none."""
+    scale = (look.width / draft.side, look.height / draft.side) if draft.side else (1.0, 1.0)
+    box = corners(region.box, draft.form, scale)
+    if isinstance(box, str):
+        return box
+    x1, y1, x2, y2 = box
+    clipped = (max(0.0, x1), max(0.0, y1), min(float(look.width), x2), min(float(look.height), y2))
+    if not (clipped[0] < clipped[2] and clipped[1] < clipped[3]):
+        return f"box outside the picture: {short(region.box)} in {look.width}x{look.height}"
+    return clipped
+
+
+def nfc(name: str) -> str:
+    """The form that names are compared and stored in: the same letters have the same code points."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _names(drafts: Iterable[Draft]) -> set[str]:
+    texts = [r.name for d in drafts for r in (*d.objects, *d.ignore)]
+    texts += [name for d in drafts for name in (d.label, *d.negative, *d.not_exhaustive)]
+    return {name for name in texts if isinstance(name, str)}
+
+
+def renames(drafts: Iterable[Draft], where: str) -> dict[str, str]:
+    """Stored name -> the name in the file, where they differ. DataError if two names of the file become one."""
+    originals: dict[str, str] = {}
+    for name in sorted(_names(drafts)):
+        other = originals.setdefault(nfc(name), name)
+        if other != name:
+            raise DataError(
+                f"{where}: categories {other!r} and {name!r} look the same (their Unicode normal form is): rename one"
+            )
+    return {stored: name for stored, name in originals.items() if stored != name}
+
+
+def select(draft: Draft, wanted: Collection[str]) -> Draft | None:
+    """The draft with the wanted categories only; None if it has none of them."""
+
+    def of(regions: tuple[Region, ...], name: Callable[[Region], object]) -> tuple[Region, ...]:
+        return tuple(r for r in regions if isinstance(name(r), str) and nfc(name(r)) in wanted)
+
+    objects, referring = of(draft.objects, lambda r: r.name), of(draft.referring, lambda r: r.category)
+    has_label = isinstance(draft.label, str) and nfc(draft.label) in wanted
+    if not (objects or referring or has_label):
+        return None
+    return replace(
+        draft,
+        objects=objects,
+        referring=referring,
+        ignore=of(draft.ignore, lambda r: r.name),
+        label=draft.label if has_label else None,
+        negative=tuple(name for name in draft.negative if nfc(name) in wanted),
+        not_exhaustive=tuple(name for name in draft.not_exhaustive if nfc(name) in wanted),
+    )
+
+
+def _image_fault(draft: Draft, look: Look | str) -> str | None:
+    if isinstance(look, str):
+        return look
+    if draft.label is not None and (fault := text_fault(draft.label)):
+        return fault
+    if draft.size and (look.width, look.height) != draft.size and all(type(side) is int for side in draft.size):
+        claimed, seen = "x".join(map(str, draft.size)), f"{look.width}x{look.height}"
+        return f"size is not that of the picture: {claimed} in the file, {seen} seen upright, so boxes would be wrong"
+    return None
+
+
+def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, list[Quarantined]]:
+    """The picture with its usable regions, and what of it is put aside (all of it where the picture cannot be used)."""
+    if fault := _image_fault(draft, look):
+        reason = f"its image is quarantined: {draft.item}"
+        aside = [Quarantined(draft.file, "annotation", r.item, reason, r.line) for r in draft.regions]
+        return None, [Quarantined(draft.file, "image", draft.item, fault, draft.line), *aside]
+    assert isinstance(look, Look)
+    aside, boxes, partial = [], {}, [nfc(name) for name in draft.not_exhaustive]
+    for region in draft.regions:
+        box = text_fault(region.name) or place(region, draft, look)
+        if isinstance(box, str):
+            aside.append(Quarantined(draft.file, "annotation", region.item, box, region.line))
+            partial += [nfc(region.name)] if isinstance(region.name, str) and region in draft.objects else []
+        else:
+            boxes[id(region)] = box
+    record = Record(
+        draft.item, str(draft.image), look.width, look.height, look.pixel_hash,
+        objects=tuple(Object(nfc(r.name), boxes[id(r)]) for r in draft.objects if id(r) in boxes),
+        label=nfc(draft.label) if isinstance(draft.label, str) else None,
+        referring=tuple(Referring(r.name, boxes[id(r)], r.category) for r in draft.referring if id(r) in boxes),
+        ignore=tuple(Object(nfc(r.name), boxes[id(r)]) for r in draft.ignore if id(r) in boxes),
+        negative=tuple(sorted(map(nfc, draft.negative))),
+        not_exhaustive=tuple(sorted(set(partial))),  # with those whose box was put aside: they may well be there
+        federated=draft.federated,
+    )  # fmt: skip
+    return Picture(record, root / str(draft.image), look), aside
+
+
+def _joined(first: Record, other: Record) -> tuple[Record, int]:
+    """One record of two rows about the same picture, and how many regions stood in both."""
+    objects = tuple(dict.fromkeys((*first.objects, *other.objects)))
+    referring = tuple(dict.fromkeys((*first.referring, *other.referring)))
+    twice = len(first.objects + other.objects + first.referring + other.referring) - len(objects + referring)
+    negative = tuple(sorted({*first.negative, *other.negative}))
+    not_exhaustive = tuple(sorted({*first.not_exhaustive, *other.not_exhaustive}))
+    label = first.label or other.label
+    return replace(first, objects=objects, referring=referring, label=label, negative=negative,
+                   not_exhaustive=not_exhaustive), twice  # fmt: skip
+
+
+def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> None:
+    """One picture for equal pixels: rows about it are joined (`by_pixels`), any other twin is put aside."""
+    kept: dict[str, Picture] = {}
+    for picture in split.pictures:
+        key, draft = picture.record.pixel_hash, files[picture.record.id]
+        if key not in kept:
+            kept[key] = picture
+            continue
+        first, other = kept[key], picture.record
+        labels = {first.record.label, other.label} - {None}
+        if by_pixels and len(labels) < 2:
+            record, twice = _joined(first.record, other)
+            kept[key] = replace(first, record=record, num_rows=first.num_rows + 1)
+            same = Quarantined(draft.file, "annotation", draft.item, "region stands twice: in another row", draft.line)
+            split.aside += [same] * twice
+            continue
+        reason = f"same pixels as another picture of this split: {first.record.id}"
+        split.aside.append(Quarantined(draft.file, "image", draft.item, reason, draft.line))
+        same = Quarantined(draft.file, "annotation", draft.item, f"its image is quarantined: {draft.item}", draft.line)
+        split.aside += [same] * picture.items["annotation"]
+    split.pictures = list(kept.values())
+
+
+def ingest(reading: Reading, categories: Collection[str] | None, title: str) -> Split:
+    """Check and decode a reading. With `categories`, the pictures that show none of them are not even decoded."""
+    split = Split(read=reading.read, aside=list(reading.aside), renamed=renames(reading.drafts, title))
+    split.frequency = {nfc(name): value for name, value in reading.frequency.items()}
+    drafts = reading.drafts
+    if categories is not None:
+        wanted = set(map(nfc, categories))
+        chosen = [(d, select(d, wanted)) for d in drafts]
+        drafts = [kept for _, kept in chosen if kept]
+        for before, kept in chosen:
+            regions = len(before.regions) - (len(kept.regions) if kept else 0)
+            split.left_out.update(image=int(kept is None), annotation=regions)
+    looks = look_at_all(reading.root, [d.image for d in drafts], title)
+    for draft, seen in zip(drafts, looks, strict=True):
+        picture, aside = finish(draft, seen, reading.root)
+        split.aside += aside
+        if picture:
+            split.pictures.append(picture)
+    without_twins(split, {d.item: d for d in drafts}, reading.by_pixels)
+    split.check()
+    return split

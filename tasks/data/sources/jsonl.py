@@ -1,0 +1,98 @@
+"""Our own rows, UTF-8, one picture a line:
+
+    {"image": "a.jpg",                                         path below `images`; all other keys are optional
+     "objects": [{"category": "cat", "box": [x1, y1, x2, y2]}],  detection; [] = the picture shows none
+     "label": "tabby",                                         classification
+     "referring": [{"instruction": "the cat that sleeps", "box": [x1, y1, x2, y2], "category": "pets"}],  grounding
+     "ignore": [{"category": "cat", "box": [...]}],            regions that are not counted
+     "negative": ["dog"], "not_exhaustive": ["cat"],           as in LVIS
+     "unit": "pixels",                                         or "thousandths" of the picture's sides
+     "size": [640, 480]}                                       checked against the picture
+
+A line with an unknown key is put aside, since a typo would otherwise hide labels.
+"""
+
+from pathlib import Path
+
+from tasks.data.drafts import Draft, Reading, Region, existing, parse_json, short, text_fault
+from tasks.data.records import DataError
+from tasks.schema.dataset import JsonlFiles
+
+MAX_LINE = 4_000_000  # bytes
+LISTS = ("objects", "referring", "ignore", "negative", "not_exhaustive")
+KEYS = {"image", "label", "unit", "size", *LISTS}
+UNITS = {"pixels": None, "thousandths": 1000.0}
+
+
+def _regions(row: dict, key: str, line: int) -> tuple[Region, ...]:
+    name, keys = ("instruction" if key == "referring" else "category"), {"category", "instruction", "box"}
+    regions = []
+    for number, item in enumerate(row.get(key, []), start=1):
+        if not isinstance(item, dict) or not item.keys() <= keys:
+            raise ValueError(f"{key} holds no object of {name} and box: {short(item)}")
+        kind = item.get("category") if key == "referring" else None
+        if kind is not None and (fault := text_fault(kind)):
+            raise ValueError(fault)
+        regions.append(Region(f"line {line} {key} {number}", item.get(name), item.get("box"), line, kind))
+    return tuple(regions)
+
+
+def _draft(row: object, path: Path, line: int) -> Draft:
+    """The draft of a line's value; ValueError with the reason."""
+    if not isinstance(row, dict):
+        raise ValueError(f"not a JSON object: {short(row)}")
+    if unknown := sorted(row.keys() - KEYS):
+        raise ValueError(f"unknown key: {short(unknown[0])}; known are {', '.join(sorted(KEYS))}")
+    if "image" not in row:
+        raise ValueError("no key: 'image'")
+    for key in LISTS:
+        if not isinstance(row.get(key, []), list):
+            raise ValueError(f"{key} is not a list: {short(row[key])}")
+    for name in (*row.get("negative", []), *row.get("not_exhaustive", [])):
+        if fault := text_fault(name):
+            raise ValueError(fault)
+    unit, size = row.get("unit", "pixels"), row.get("size")
+    if not isinstance(unit, str) or unit not in UNITS:
+        raise ValueError(f"unit is neither pixels nor thousandths: {short(unit)}")
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)):
+        raise ValueError(f"size is not two whole numbers: {short(size)}")
+    return Draft(
+        f"line {line}", row["image"], str(path), line, _regions(row, "objects", line), _regions(row, "ignore", line),
+        _regions(row, "referring", line), row.get("label"), tuple(row.get("negative", [])),
+        tuple(row.get("not_exhaustive", [])), side=UNITS[unit], size=tuple(size) if size else None,
+    )  # fmt: skip
+
+
+def _parse(raw: bytes, path: Path, line: int) -> Draft:
+    if len(raw) > MAX_LINE:
+        raise ValueError(f"line over {MAX_LINE} bytes: it begins {short(raw[:40])}")
+    try:
+        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error}") from None
+    try:
+        row = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    return _draft(row, path, line)
+
+
+def read_jsonl_rows(files: JsonlFiles, scratch: Path) -> Reading:
+    path = existing(Path(files.rows), "file", "give the .jsonl as `rows`")
+    reading = Reading(existing(Path(files.images), "folder", "give the folder of the pictures as `images`"))
+    with path.open("rb") as file:
+        line = 0
+        while raw := file.readline(MAX_LINE + 1):
+            line += 1
+            rest = raw
+            while len(rest) > MAX_LINE and not rest.endswith(b"\n"):  # the rest of a line that is too long
+                rest = file.readline(MAX_LINE + 1)
+            if not raw.strip():
+                continue
+            try:
+                reading.add(_parse(raw, path, line))
+            except ValueError as error:
+                reading.refuse(path, "image", f"line {line}", str(error), line)
+    if not reading.read:
+        raise DataError(f"{path}: no line with content; give one JSON object a picture")
+    return reading

@@ -1,0 +1,190 @@
+"""The engine `kshot`: roll out, grade, update; one optimizer step a time over groups that share their prefixes.
+
+A plain loop. Algorithms (`grpo`, `ppo`) say what the tokens of a step are worth and what the loss is; they share the
+rollout, the micro-batches, the pictures and the optimizer. Dropout is off, so that the log-probabilities of the rollout
+are those of the first update.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerControl, TrainerState
+
+from tasks.models.generate import control_tokens, encode
+from tasks.models.training import Job
+from tasks.models.validation import Validation
+from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
+from tasks.rl.prefix import use_prefix_attention
+from tasks.rl.prompts import Prompt, make_prompt
+from tasks.rl.rewards import grade
+from tasks.rl.rollout import Rollout, Sampling, roll_out
+
+MAX_GRAD_NORM = 1.0
+
+
+class Sampler:
+    """Question numbers in a new random order every epoch, without end: each comes as often as any other."""
+
+    def __init__(self, num: int, generator: torch.Generator):
+        self._num, self._generator = num, generator
+        self.waiting: list[int] = []
+
+    def take(self, count: int) -> list[int]:
+        while len(self.waiting) < count:
+            self.waiting += torch.randperm(self._num, generator=self._generator).tolist()
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        return taken
+
+
+class Trainer:
+    """One training run of `job` by an algorithm, made of the policy and the section `rft`."""
+
+    def __init__(self, job: Job, make_algorithm: Callable):
+        if job.params.model.dtype == "float16":
+            raise ValueError("model.dtype float16: the engine kshot has no loss scaling; take bfloat16 or float32")
+        self.job, self.params = job, job.params.rft
+        self.model = job.load().to("cuda" if torch.cuda.is_available() else "cpu")
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        self.policy = Policy(self.model, self.params.temperature)
+        use_prefix_attention(self.policy.base)
+        if self.policy.base.dtype == torch.bfloat16:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.algorithm = make_algorithm(self.policy, self.params)
+        self.generator = torch.Generator().manual_seed(job.seed)
+        self.sampler = Sampler(len(job.train), self.generator)
+        self._optimize()
+        self.prompt = lru_cache(256)(self._prompt)
+        tokenizer = job.processor.tokenizer
+        self.sampling = Sampling(
+            self.params.num_generations,
+            self.params.max_completion_length,
+            self.params.temperature,
+            tokenizer.eos_token_id,
+            tuple(control_tokens(job.processor)),
+        )
+        self.state, self.control = TrainerState(max_steps=self.params.steps), TrainerControl()
+        self.logs: list[dict[str, float]] = []
+
+    def _optimize(self) -> None:
+        head = list(self.algorithm.head.parameters()) if self.algorithm.head else []
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        rate, decay = self.params.learning_rate, self.params.weight_decay
+        parts = [
+            {"params": [p for p in self.trained if p.ndim > 1], "weight_decay": decay, "highest": rate},
+            {"params": [p for p in self.trained if p.ndim < 2], "weight_decay": 0.0, "highest": rate},
+            {"params": head, "weight_decay": 0.0, "highest": self.params.ppo.value_learning_rate},
+        ]
+        self.optimizer = torch.optim.AdamW([part for part in parts if part["params"]], fused=True)
+        self.trained += head
+
+    def rate(self, step: int) -> float:
+        """Share of the highest learning rate: rises over `warmup_steps`, then falls to 0 (transformers' `linear`)."""
+        warmup, steps = self.params.warmup_steps, self.params.steps
+        return step / warmup if step < warmup else (steps - step) / (steps - warmup)
+
+    def _prompt(self, number: int) -> Prompt:
+        question = self.job.train[number]
+        encoded = encode(self.job.processor, self.job.params.prompt, [question], self.job.pool)
+        return make_prompt(self.policy.base, encoded, picture=question.image)
+
+    def train(self, validation: Validation) -> None:
+        validation.on_train_begin(None, self.state, self.control, model=self.model)
+        while self.state.global_step < self.params.steps and not self.control.should_training_stop:
+            began = time.perf_counter()
+            metrics = self.step()
+            self.state.global_step += 1
+            seconds = time.perf_counter() - began
+            metrics |= {"seconds": seconds, "tokens_per_second": metrics["completion_tokens"] / seconds}
+            self.logs.append({"step": self.state.global_step, **metrics})
+            validation.on_step_end(None, self.state, self.control, model=self.model)
+
+    def step(self) -> dict[str, float]:
+        """One rollout and its updates; the metrics of it."""
+        marks = [time.perf_counter()]
+        numbers = self.sampler.take(self.params.prompts_per_step)
+        prompts = [self.prompt(number) for number in numbers]
+        rollout = self.roll_out(prompts)
+        marks.append(time.perf_counter())
+        groups, metrics = self.grade(numbers, prompts, rollout)
+        marks.append(time.perf_counter())
+        metrics |= self.algorithm.prepare(groups)
+        metrics |= self.update(self.algorithm.updates(groups, self.generator))
+        marks.append(time.perf_counter())
+        names = ("seconds_rollout", "seconds_grade", "seconds_update")
+        return metrics | {name: marks[n + 1] - marks[n] for n, name in enumerate(names)}
+
+    def roll_out(self, prompts: Sequence[Prompt]) -> Rollout:
+        self.model.eval()
+        with self.policy.precision():
+            self.policy.pictures.encode(prompts)
+            return roll_out(
+                self.policy.base, self.policy.head, prompts, self.policy.pictures, self.sampling, self.generator
+            )
+
+    def grade(
+        self, numbers: Sequence[int], prompts: Sequence[Prompt], rollout: Rollout
+    ) -> tuple[list[Group], dict[str, float]]:
+        texts = self.job.processor.tokenizer.batch_decode(rollout.completions, skip_special_tokens=True)
+        each = self.params.num_generations
+        questions = [self.job.train[number] for number in numbers for _ in range(each)]
+        rewards, metrics = grade(self.job.grader, texts, questions)
+        rewards = torch.tensor(rewards).view(len(prompts), each)
+        lengths = torch.tensor([len(completion) for completion in rollout.completions])
+        valid = rewards.isfinite()
+        spread = [row[keep].std().item() if keep.sum() > 1 else 0.0 for row, keep in zip(rewards, valid, strict=True)]
+        metrics |= {
+            "reward": rewards[valid].mean().item(),
+            "reward_std": sum(spread) / len(spread),
+            "entropy": torch.cat(rollout.entropy).mean().item(),
+            "completion_length": lengths.float().mean().item(),
+            "completion_tokens": lengths.sum().item(),
+            "truncated": 1 - rollout.ended.float().mean().item(),
+        }
+        groups = []
+        for n, prompt in enumerate(prompts):
+            own = slice(n * each, (n + 1) * each)
+            tokens = {"old_logprobs": torch.cat(rollout.logprobs[own])}
+            groups.append(Group(prompt, rollout.completions[own], tokens, rewards[n]))
+        return groups, metrics
+
+    def update(self, updates: Iterator[list[Group]]) -> dict[str, float]:
+        """The optimizer steps of one rollout; their metrics are means over tokens, the loss is the mean over steps."""
+        self.model.train()
+        for part in self.optimizer.param_groups:
+            part["lr"] = part["highest"] * self.rate(self.state.global_step)
+        totals: dict[str, float] = {"loss": 0.0, "grad_norm": 0.0}
+        num_tokens = num_updates = 0
+        for groups in updates:
+            with self.policy.precision():
+                # for the first update, the features of the rollout still hold
+                if num_updates:
+                    self.policy.pictures.encode([group.prompt for group in groups])
+            for batch in micro_batches(groups, self.params.micro_batch_tokens):
+                logprobs, hidden = self.policy.score(batch)
+                tokens = {name: get_tokens(batch, name) for name in batch[0].tokens}
+                loss, metrics = self.algorithm.loss(logprobs, hidden, tokens)
+                loss.backward()
+                num_tokens += len(logprobs)
+                for name, value in {"loss": loss.detach(), **metrics}.items():
+                    totals[name] = totals.get(name, 0.0) + float(value)
+            self.policy.pictures.backward()
+            totals["grad_norm"] += float(nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM))
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            num_updates += 1
+        per = {"loss": max(1, num_updates), "grad_norm": max(1, num_updates)}
+        means = {name: value / per.get(name, max(1, num_tokens)) for name, value in totals.items()}
+        return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+
+
+def train(job: Job, make_algorithm: Callable) -> tuple[PreTrainedModel, Validation, list[dict]]:
+    """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
+    trainer = Trainer(job, make_algorithm)
+    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience)
+    trainer.train(validation)
+    return trainer.model, validation, trainer.logs

@@ -1,0 +1,1 @@
+"""Parts of the schema of `params.yaml`, which `tasks.params` puts together."""

@@ -1,0 +1,25 @@
+"""A pool and a k = 1 slice of it, and jobs on the shipped model."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.models.training import Job
+from tasks.params import DigitsDataset, Slice, load_params
+from tasks.prepare import prepare
+from tasks.slice import make_slice
+
+
+@pytest.fixture(scope="session")
+def make_job(tmp_path_factory):
+    data: Path = tmp_path_factory.mktemp("data")
+    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=2, num_test=2), data / "pool")
+    make_slice(Slice(num_absent=1, allow_fewer=False), data / "pool", 1, 0, data / "slice")
+
+    def make(policy: str = "grpo", **rft) -> Job:
+        params = load_params()
+        small = {"steps": 2, "eval_steps": 2, "prompts_per_step": 4, "num_generations": 4, "max_completion_length": 48}
+        changed = params.model_copy(update={"rft": params.rft.model_copy(update={**small, **rft})})
+        return Job(changed, policy, data / "pool", data / "slice", None, 0)
+
+    return make

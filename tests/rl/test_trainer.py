@@ -1,0 +1,139 @@
+"""The engine kshot on the shipped model: what a step changes, logs and leaves alone."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tasks import rft
+from tasks.models.generate import answer
+from tasks.rl.grpo import Grpo
+from tasks.rl.policy import get_tokens
+from tasks.rl.rewards import InvalidRewards
+from tasks.rl.trainer import Sampler, Trainer
+
+LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ".*language_model.*(q_proj|v_proj|up_proj)"}
+
+
+def with_lora(job):
+    model = job.params.model.model_validate({**job.params.model.model_dump(), "lora": LORA})
+    job.params = job.params.model_copy(update={"model": model})
+    return job
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_run_changes_the_weights_and_leaves_curves_and_a_folder(make_job, tmp_path):
+    job = make_job(warmup_steps=1)
+    model, validation, steps = rft.ENGINES["kshot", "grpo"](job)
+    base = job.load().state_dict()
+    assert any(not torch.equal(value, base[name]) for name, value in model.state_dict().items())
+    job.save(model, tmp_path / "grpo", validation, steps)
+    history = json.loads((tmp_path / "grpo" / "history.json").read_text())
+    assert [row["step"] for row in history["steps"]] == [1, 2]
+    assert [row["learning_rate"] for row in history["steps"]] == [0.0, 1e-4]
+    assert [point["step"] for point in history["val"]] == [0, 2]
+    logged = {
+        "loss",
+        "reward",
+        "reward_std",
+        "reward_iou",
+        "kl",
+        "entropy",
+        "completion_length",
+        "truncated",
+        "invalid",
+    }
+    logged |= {"zero_variance", "clip_fraction", "grad_norm", "seconds_rollout", "seconds_grade", "seconds_update"}
+    assert logged | {"tokens_per_second"} <= set(history["steps"][0])
+    assert any(name.startswith("failed_") for name in history["steps"][0])
+
+
+def test_the_same_seed_gives_the_same_weights(make_job):
+    first, second = (rft.ENGINES["kshot", "grpo"](make_job())[0].state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_answers_are_the_same_with_the_engines_attention(make_job):
+    job = make_job()
+    arguments = (job.processor, job.params.prompt, job.val, job.pool, 4, 40)
+    assert answer(Trainer(job, Grpo).model, *arguments) == answer(job.load(), *arguments)
+
+
+def test_micro_batches_do_not_change_the_step(make_job):
+    whole, parts = (Trainer(make_job(micro_batch_tokens=budget), Grpo) for budget in (100_000, 100))
+    first, second = whole.step(), parts.step()
+    assert first["loss"] == pytest.approx(second["loss"], abs=1e-6)
+    assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+def test_without_spread_the_loss_has_only_the_reference(make_job, beta, monkeypatch):
+    """At beta 0 such groups are left out; with beta they are still held to the reference."""
+    job = make_job(beta=beta, num_iterations=2)
+    trainer = Trainer(job, Grpo)
+    reward = job.grader("", job.train[0])
+    monkeypatch.setattr(job, "grader", lambda text, question: reward)
+    with torch.no_grad():
+        trainer.policy.head.weight.mul_(1.01)  # no longer the reference
+    before = weights(trainer.model)
+    metrics = trainer.step()
+    assert metrics["zero_variance"] == 1.0
+    assert ("kl" in metrics) == (beta > 0)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before) == (beta == 0)
+
+
+def test_groups_left_out_count_in_the_normalisation(make_job):
+    """beta 0, one of two groups without spread: the loss and the gradient are those of both in the update."""
+    trainer = Trainer(make_job(beta=0.0), Grpo)
+    prompts = [trainer.prompt(0), trainer.prompt(5)]
+    groups, _ = trainer.grade([0, 5], prompts, trainer.roll_out(prompts))
+    groups[0].rewards, groups[1].rewards = torch.tensor([0.2] * 4), torch.tensor([0.0, 1.0, 0.5, 0.5])
+    trainer.algorithm.prepare(groups)
+    assert list(trainer.algorithm.updates(groups, trainer.generator)) == [[groups[1]]]
+    lengths = torch.cat([group.lengths for group in groups])
+    torch.testing.assert_close(groups[1].tokens["weights"][0], 1 / (8 * lengths[4].float()))
+    assert get_tokens(groups, "advantages")[: lengths[:4].sum()].tolist() == [0.0] * int(lengths[:4].sum())
+
+
+def test_lora_trains_the_adapter_alone_and_the_reference_is_the_model_without_it(make_job):
+    trainer = Trainer(with_lora(make_job(learning_rate=1e-2)), Grpo)
+    assert isinstance(trainer.model, PeftModel)
+    before = weights(trainer.model)
+    first, second = trainer.step(), trainer.step()
+    after = trainer.model.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if "lora" in name
+    }
+    assert abs(first["kl"]) < 1e-6  # no dropout: the first update scores as the rollout did
+    assert second["kl"] > 1e-4
+
+
+def test_half_precision_trains_with_checkpointed_activations(make_job):
+    job = make_job(learning_rate=1e-3)
+    model = job.params.model.model_copy(update={"dtype": "bfloat16"})
+    job.params = job.params.model_copy(update={"model": model})
+    trainer = Trainer(job, Grpo)
+    before = weights(trainer.model)
+    assert trainer.model.is_activation_checkpointing
+    metrics = trainer.step()
+    assert 0 < metrics["grad_norm"] < 100
+    assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+def test_a_grader_that_fails_stops_the_run(make_job, monkeypatch):
+    job = make_job()
+    monkeypatch.setattr(job, "grader", lambda text, question: 1 / 0)
+    with pytest.raises(InvalidRewards, match="ZeroDivisionError"):
+        Trainer(job, Grpo).step()
+
+
+def test_every_question_comes_as_often_as_any_other():
+    sampler = Sampler(5, torch.Generator().manual_seed(0))
+    taken = [number for _ in range(5) for number in sampler.take(3)]
+    assert sorted(taken) == sorted([*range(5)] * 3)
+    assert sorted(taken[:5]) == [*range(5)]
