@@ -1,8 +1,9 @@
 """Stage `grade`: a policy answers the test split. `python -m tasks.grade --pool data/pool --policy sft --k 4 --seed 0
 --model policies/sft-4-0 --out grades/sft-4-0`
 
-predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, COCO AP and the
-failures by kind. The grader is the one that RFT was rewarded by. Decoding is greedy.
+predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
+scored by (COCO AP, accuracy, IoU) and the failures by kind. The grader is the one that RFT was rewarded by. Decoding
+is greedy.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from tasks.graders import Grade, make_grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.params import Params, load_params
-from tasks.scoring.coco import detection_ap
+from tasks.scoring.metrics import task_metrics, tasks_of
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
@@ -31,11 +32,13 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
         "record_id": question.record_id,
         "image": question.image,
         "task": question.task,
-        "category": question.asked,
+        "asked": question.asked,
         "gold": question.boxes,
+        "gold_label": question.label,
         "completion": completion,
         "boxes": grade.boxes,
         "confidences": grade.confidences,
+        "label": grade.label,
         "reward": grade.reward,
         "sub_rewards": grade.sub_rewards,
         "failure": grade.failure,
@@ -54,14 +57,13 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
     rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "predictions.jsonl", rows)
-    means = {name: sum(r["sub_rewards"][name] for r in rows) / len(rows) for name in rows[0]["sub_rewards"]}
     return {
+        "tasks": tasks_of(rows),
         "existence": params.grade.existence,
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
-        **means,
-        **(detection_ap(rows) if questions[0].task == "detection" else {}),
+        **task_metrics(rows),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }

@@ -40,7 +40,7 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
         "report.html": page.render("report.html.j2", shown),
         "report.md": page.render("report.md.j2", shown),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "summary.txt": summary(shown["headlines"], comparisons, params.report.confidence)
+        "summary.txt": summary(shown["headlines"], comparisons, params.report.confidence, study)
         + f"\n\n{out / 'report.html'}\n",
     }
     for file, text in texts.items():
@@ -67,7 +67,6 @@ def _outcomes(params: Params, study: Study) -> tuple[Outcome, ...]:
         algorithm=params.grid.algorithm[0],
         k=study.ks[-1],
         seed=params.grid.seed[0],
-        threshold=params.reward.detection.iou_threshold,
         num=params.report.num_pictures,
     )
 

@@ -22,14 +22,12 @@ from tasks.scoring.statistics import (
 
 @dataclass(frozen=True)
 class Score:
-    """A policy at one k. `iou` is the mean sub-reward; `iou`, `ap` and `ap50` are means over the seeds, in 0..1."""
+    """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1."""
 
     policy: str
     num_seeds: int
     reward: Interval
-    iou: float
-    ap: float
-    ap50: float
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ def _compare_at(study: Study, k: int, pairs: list[tuple[str, str]], options: dic
             policy=policy,
             num_seeds=len(runs),
             reward=mean_interval(values[policy], **options),
-            iou=fmean(a.iou for run in runs for a in run.answers),
-            ap=fmean(run.ap for run in runs),
-            ap50=fmean(run.ap50 for run in runs),
+            metrics={m: fmean(run.metrics[m] for run in runs) for m in study.headings},
         )
         for policy, runs in grades.items()
     )

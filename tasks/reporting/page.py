@@ -44,11 +44,11 @@ class Cell:
 def describe(pair: Pair, algorithm: str) -> str:
     """The picture in words, for those who do not see it."""
     said = "; ".join(
-        f"{words.name(policy)}: {words.plural(len(answer.boxes), 'box')}, reward {words.fixed(answer.reward)}"
+        f"{words.name(policy)}: {words.stated(answer)}, reward {words.fixed(answer.reward)}"
         for policy, answer in (("sft", pair.sft), (algorithm, pair.rft))
     )
-    gold = words.plural(len(pair.sft.gold), "box")
-    return f"Test picture {pair.sft.record_id}, asked for '{pair.sft.category}'. Ground truth: {gold}; {said}."
+    asked = f", asked for '{pair.sft.asked}'" if pair.sft.asked else ""
+    return f"Test picture {pair.sft.record_id}{asked}. Ground truth: {words.truth(pair.sft)}; {said}."
 
 
 def context(
@@ -70,6 +70,12 @@ def context(
         "headlines": [words.headline(study, comparisons, a, params.report.confidence) for a in study.grid.algorithm],
         "about": words.about_the_score(params, study),
         "extent": words.extent(study),
+        "existence": words.existence(study),
+        "shown_metrics": words.shown_metrics(study),
+        "asked": lambda answer: words.asked(params, answer),
+        "graded": words.graded,
+        "truth": words.truth,
+        "confident": ", with its confidence" if "detection" in study.tasks else "",
         "plots": plots,
         "trainings": trainings(study),
         "interval": f"{words.percent(params.report.confidence)} interval",

@@ -37,11 +37,11 @@ def gold_layer(boxes: tuple[Box, ...]) -> Layer:
 
 
 def sft_layer(boxes: tuple[Box, ...], confidences: Sequence[float]) -> Layer:
-    return Layer(_tags("SFT", confidences), boxes, LIGHT.sft, (13, 6), 0, "right")
+    return Layer(_tags("SFT", boxes, confidences), boxes, LIGHT.sft, (13, 6), 0, "right")
 
 
 def rft_layer(name: str, boxes: tuple[Box, ...], confidences: Sequence[float]) -> Layer:
-    return Layer(_tags(name, confidences), boxes, LIGHT.rft[0], (4, 4), -(STROKE + 1), "below")
+    return Layer(_tags(name, boxes, confidences), boxes, LIGHT.rft[0], (4, 4), -(STROKE + 1), "below")
 
 
 def draw(path: Path, layers: Sequence[Layer]) -> bytes:
@@ -60,8 +60,9 @@ def draw(path: Path, layers: Sequence[Layer]) -> bytes:
     return buffer.getvalue()
 
 
-def _tags(name: str, confidences: Sequence[float]) -> tuple[str, ...]:
-    return tuple(f"{name} {confidence:.2f}" for confidence in confidences)
+def _tags(name: str, boxes: tuple[Box, ...], confidences: Sequence[float]) -> tuple[str, ...]:
+    """With the confidence, where there is one: a grounding answer has none."""
+    return tuple(f"{name} {confidence:.2f}" for confidence in confidences) or (name,) * len(boxes)
 
 
 def _tagged(layer: Layer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tasks.reporting.study import Answer, Study
 
+RIGHT = 0.5  # an IoU or label sub-reward above this is right
 # Outcome -> (RFT right, SFT right), in the order of the page.
 OUTCOMES = {
     "rft_only": (True, False),
@@ -36,17 +37,17 @@ class Outcome:
     shown: tuple[Pair, ...]
 
 
-def select(study: Study, algorithm: str, k: int, seed: int, threshold: float, num: int) -> tuple[Outcome, ...]:
+def select(study: Study, algorithm: str, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
     """`num` questions in turn from each outcome, an outcome that runs out leaving its turns to the others.
 
-    An answer is right when its IoU sub-reward is above `threshold`. Within an outcome the order is by a hash of the
+    An answer is right when its IoU or label sub-reward is above RIGHT. Within an outcome the order is by a hash of the
     question, so it depends neither on the answers nor on their order.
     """
     answers = {g.policy: g.answers for p in ("sft", algorithm) for g in study.grades(p, k) if g.seed == seed}
     pairs = [Pair(sft, rft) for sft, rft in zip(answers["sft"], answers[algorithm], strict=True)]
     by_outcome = {
         name: sorted(
-            (p for p in pairs if (p.rft.iou > threshold, p.sft.iou > threshold) == right), key=lambda p: p.order
+            (p for p in pairs if (p.rft.content > RIGHT, p.sft.content > RIGHT) == right), key=lambda p: p.order
         )
         for name, right in OUTCOMES.items()
     }

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tasks.data.records import Box, read_jsonl
 from tasks.params import Grid
+from tasks.scoring.metrics import METRICS
 
 
 class StudyError(ValueError):
@@ -20,30 +21,35 @@ class Answer:
 
     record_id: str
     image: str  # relative to the pool
-    category: str
+    task: str
+    asked: str
     gold: tuple[Box, ...]
+    gold_label: str | None
     completion: str
     boxes: tuple[Box, ...]
     confidences: tuple[float, ...]
+    label: str | None
     reward: float
-    iou: float
+    content: float  # the sub-reward of what is stated: the label's, or the IoU
     failure: str | None
 
     @property
-    def question(self) -> tuple[str, str]:
-        return self.record_id, self.category
+    def question(self) -> tuple[str, str, str]:
+        return self.record_id, self.task, self.asked
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A policy's answers to the test questions. `k` and `seed` are None for the base model. AP is in 0..1."""
+    """A policy's answers to the test questions. `k` and `seed` are None for the base model.
+
+    `metrics` are those that a table shows (`tasks.scoring.metrics.METRICS`) of the study's tasks, in 0..1.
+    """
 
     policy: str
     k: int | None
     seed: int | None
     existence: str
-    ap: float
-    ap50: float
+    metrics: dict[str, float]
     answers: tuple[Answer, ...]
 
 
@@ -90,6 +96,17 @@ class Study:
         return tuple(sorted(self.grid.k))
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the questions are about, in the order of METRICS."""
+        present = {a.task for a in self.base.answers}
+        return tuple(task for task in METRICS if task in present)
+
+    @property
+    def headings(self) -> dict[str, str]:
+        """{metric: its heading} of the study's tasks."""
+        return {metric: heading for task in self.tasks for metric, heading in METRICS[task].items()}
+
+    @property
     def num_questions(self) -> int:
         return len(self.base.answers)
 
@@ -109,7 +126,7 @@ def read_study(grid: Grid, grades: Path, policies: Path) -> Study:
 
 
 def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None) -> Graded:
-    metrics = _read_json(folder / "metrics.json", ("existence", "ap", "ap50"))
+    metrics = _read_json(folder / "metrics.json", ("existence",))
     path = folder / "predictions.jsonl"
     try:
         answers = tuple(map(_answer, read_jsonl(path)))
@@ -117,20 +134,26 @@ def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None) -> G
         raise _missing(path) from None
     except (KeyError, json.JSONDecodeError) as error:
         raise StudyError(f"{path} cannot be read ({error!r}); grade {folder.name} again") from None
-    return Graded(policy, k, seed, metrics["existence"], metrics["ap"], metrics["ap50"], answers)
+    shown = {metric for task in {a.task for a in answers} for metric in METRICS[task]}
+    if absent := sorted(shown - metrics.keys()):
+        raise StudyError(f"{folder / 'metrics.json'} has no {', '.join(absent)}; grade {folder.name} again")
+    return Graded(policy, k, seed, metrics["existence"], {m: metrics[m] for m in shown}, answers)
 
 
 def _answer(row: dict) -> Answer:
     return Answer(
         record_id=row["record_id"],
         image=row["image"],
-        category=row["category"],
+        task=row["task"],
+        asked=row["asked"],
         gold=tuple(map(tuple, row["gold"])),
+        gold_label=row["gold_label"],
         completion=row["completion"],
         boxes=tuple(map(tuple, row["boxes"])),
         confidences=tuple(row["confidences"]),
+        label=row["label"],
         reward=row["reward"],
-        iou=row["sub_rewards"]["iou"],
+        content=row["sub_rewards"]["label" if row["task"] == "classification" else "iou"],
         failure=row["failure"],
     )
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from tasks.params import DetectionReward, Params
+from tasks.params import Params
 from tasks.reporting.compare import Comparison
-from tasks.reporting.study import Study
+from tasks.reporting.selection import RIGHT
+from tasks.reporting.study import Answer, Study
+from tasks.scoring.metrics import METRICS
 from tasks.scoring.statistics import Interval
 
 SAID = {"better": "better than SFT", "worse": "worse than SFT", "no difference shown": "not shown to differ from SFT"}
@@ -58,29 +60,65 @@ def span(interval: Interval, write: Callable[[float], str]) -> str:
     return f"{write(interval.low)} to {write(interval.high)}"
 
 
-def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confidence: float) -> str:
+def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confidence: float, study: Study) -> str:
     """The verdict and the scores as aligned plain text, for a terminal."""
-    rows = [("k", "policy", "reward", f"{percent(confidence)} interval", "IoU", "AP", "AP50", "against SFT", "", "")]
+    interval = f"{percent(confidence)} interval"
+    rows = [("k", "policy", "reward", interval, *study.headings.values(), "against SFT", "", "")]
     for comparison in comparisons:
         for score in comparison.scores:
             against = [d for d in comparison.differences if (d.policy, d.other) == (score.policy, "sft")]
             cells = [(signed(d.interval.estimate), span(d.interval, signed), d.verdict) for d in against]
-            shares = map(fixed, (score.iou, score.ap, score.ap50))
+            shares = map(fixed, score.metrics.values())
             reward = fixed(score.reward.estimate), span(score.reward, fixed)
             rows.append((str(comparison.k), name(score.policy), *reward, *shares, *(cells or [("", "", "")])[0]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*headlines, "", *lines])
+    return "\n".join([*headlines, "", *lines, *([f"\n{mode}"] if (mode := existence(study)) else [])])
+
+
+def existence(study: Study) -> str:
+    """Which categories a test picture was asked for; nothing where the task has no such choice."""
+    return f"Categories asked (grade.existence): {study.base.existence}." if "detection" in study.tasks else ""
 
 
 def extent(study: Study) -> str:
     pictures, questions = plural(study.num_pictures, "test picture"), plural(study.num_questions, "question")
-    return f"{pictures}, {questions}, {plural(len(study.grid.seed), 'seed')} ({', '.join(map(str, study.grid.seed))})."
+    seeds = f"{plural(len(study.grid.seed), 'seed')} ({', '.join(map(str, study.grid.seed))})"
+    return f"{pictures}, {questions}, {seeds}. {existence(study)}".rstrip()
+
+
+def shown_metrics(study: Study) -> str:
+    *others, last = study.headings.values()
+    return f"{', '.join(others)} and {last} are means over the seeds."
+
+
+def asked(params: Params, answer: Answer) -> str:
+    """The prompt of a question, as the model got it."""
+    return getattr(params.prompt, answer.task).replace("{asked}", answer.asked)
+
+
+def stated(answer: Answer) -> str:
+    """What an answer states, in few words."""
+    if answer.task != "classification":
+        return plural(len(answer.boxes), "box")
+    return "no label" if answer.label is None else f"'{answer.label}'"
+
+
+def truth(answer: Answer) -> str:
+    return f"'{answer.gold_label}'" if answer.task == "classification" else plural(len(answer.gold), "box")
+
+
+def graded(answer: Answer) -> str:
+    """The grade of an answer beside its picture."""
+    content = f"states {stated(answer)}" if answer.task == "classification" else f"IoU {fixed(answer.content)}"
+    failure = f", {answer.failure.replace('_', ' ')}" if answer.failure else ""
+    return f"reward {fixed(answer.reward)}, {content}{failure}"
 
 
 def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
     """What the score is, what its intervals cover and what they do not, in plain sentences."""
-    return (_score(params.reward.detection), _EXISTENCE[study.base.existence], _coverage(params, study))
+    asked = [_EXISTENCE[study.base.existence]] if "detection" in study.tasks else []
+    return (*(_score(params, task) for task in study.tasks), *asked, _coverage(params, study))
 
 
 _EXISTENCE = {
@@ -90,17 +128,26 @@ _EXISTENCE = {
 }
 
 
-def _score(reward: DetectionReward) -> str:
-    weights = {
-        "overlap with the true boxes (IoU)": reward.iou,
-        "confidence": reward.confidence,
-        "format": reward.format,
-    }
+_PARTS = {
+    "iou": "overlap with the true boxes (IoU)",
+    "giou": "generalised overlap (GIoU)",
+    "confidence": "confidence",
+    "label": "the right label",
+    "count": "the count",
+    "choice": "the choice",
+    "format": "format",
+    "length": "length",
+}
+
+
+def _score(params: Params, task: str) -> str:
+    weights = getattr(params.reward, task).weights
     total = sum(weights.values())
-    parts = " + ".join(f"{100 * weight / total:.0f}% {part}" for part, weight in weights.items() if weight)
+    parts = " + ".join(f"{100 * weight / total:.0f}% {_PARTS[name]}" for name, weight in weights.items() if weight)
+    beside = ", ".join(METRICS[task].values())
     return (
-        f"The score of an answer is the reward that RFT is trained on, between 0 and 1: {parts}; a policy's score is "
-        "the mean over all questions. SFT is trained to imitate answers instead, so IoU and COCO AP stand beside it."
+        f"The score of a {task} answer is the reward that RFT is trained on, between 0 and 1: {parts}; a policy's "
+        f"score is the mean over all questions. SFT is trained to imitate answers instead, so {beside} stand beside it."
     )
 
 
@@ -138,8 +185,8 @@ def about_the_selection(params: Params, study: Study) -> str:
     """How the pictures of the grid were chosen: at the largest k and the first seed."""
     return (
         f"Nobody picked these. The {study.num_questions} questions at k = {study.ks[-1]}, seed "
-        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU sub-reward above "
-        f"{params.reward.detection.iou_threshold:g}). {params.report.num_pictures} places are dealt to the four kinds "
+        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label "
+        f"sub-reward above {RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds "
         "in turn and filled in the order of a hash of the question. So the kinds are shown equally often; how many "
         "there are among all questions stands in each heading."
     )

@@ -22,17 +22,31 @@ def detection_ap(rows: Sequence[Mapping]) -> dict[str, float]:
     detections for a picture and category, which is all that the parser lets through. Raises ValueError when a question
     stands there twice, or when no row has a gold box (AP is not defined then).
     """
-    rows = sorted(rows, key=lambda row: (row["record_id"], row["category"]))
+    precision, _ = _evaluated(rows)
+    with_gold = precision[0, 0] > -1
+    return {"ap": float(precision[..., with_gold].mean()), "ap50": float(precision[0][..., with_gold].mean())}
+
+
+def ap_by_category(rows: Sequence[Mapping]) -> dict[str, float]:
+    """{category: AP@[.5:.95]} of those with gold boxes; their mean is `ap`. Raises as `detection_ap`."""
+    precision, categories = _evaluated(rows)
+    means = precision.mean(axis=(0, 1))
+    return {name: float(mean) for name, mean in zip(categories, means, strict=True) if mean > -1}
+
+
+def _evaluated(rows: Sequence[Mapping]) -> tuple[np.ndarray, list[str]]:
+    """Precision (IoU thresholds, recalls, categories), and the names of the categories."""
+    rows = sorted(rows, key=lambda row: (row["record_id"], row["asked"]))
     for row, following in pairwise(rows):
-        if (row["record_id"], row["category"]) == (following["record_id"], following["category"]):
-            raise ValueError(f"{row['record_id']!r} has two predictions for {row['category']!r}; grade a question once")
+        if (row["record_id"], row["asked"]) == (following["record_id"], following["asked"]):
+            raise ValueError(f"{row['record_id']!r} has two predictions for {row['asked']!r}; grade a question once")
     if not any(row["gold"] for row in rows):
         raise ValueError(f"no gold box in {len(rows)} predictions, so AP is not defined; grade pictures with objects")
-    images, categories = _ids(row["record_id"] for row in rows), _ids(row["category"] for row in rows)
+    images, categories = _ids(row["record_id"] for row in rows), _ids(row["asked"] for row in rows)
 
     def annotation(row: Mapping, box: Sequence[float]) -> dict:
         x1, y1, x2, y2 = box
-        place = {"image_id": images[row["record_id"]], "category_id": categories[row["category"]]}
+        place = {"image_id": images[row["record_id"]], "category_id": categories[row["asked"]]}
         return place | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
 
     gold = [annotation(row, box) for row in rows for box in row["gold"]]
@@ -41,9 +55,7 @@ def detection_ap(rows: Sequence[Mapping]) -> dict[str, float]:
         for row in rows
         for box, confidence in zip(row["boxes"], row["confidences"], strict=True)
     ]
-    precision = _precision(_index(gold, images, categories), _index(detections, images, categories))
-    with_gold = precision[0, 0] > -1
-    return {"ap": float(precision[..., with_gold].mean()), "ap50": float(precision[0][..., with_gold].mean())}
+    return _precision(_index(gold, images, categories), _index(detections, images, categories)), list(categories)
 
 
 def _ids(names: Iterable[str]) -> dict[str, int]:

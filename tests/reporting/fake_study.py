@@ -1,7 +1,7 @@
 """A study as the stages would leave it: real scenes, answers with a policy's errors, graded by the real grader."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,13 @@ from sklearn.datasets import load_digits
 from tasks.data.questions import question
 from tasks.data.records import Question, Record, pixel_hash, write_jsonl
 from tasks.data.scenes import CATEGORIES, Glyph, compose, crop_to_ink
+from tasks.grade import prediction
+from tasks.graders.grounding import format_box
+from tasks.graders.labels import format_label
 from tasks.graders.parse import format_answer
 from tasks.graders.rubric import make_grader
 from tasks.params import Params, validate
-from tasks.scoring.coco import detection_ap
+from tasks.scoring.metrics import task_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "<think><script>alert('gotcha')</script> `` ``` </pre></think><answer>No Objects</answer>"
@@ -39,7 +42,7 @@ def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
     return validate({**raw, "grid": grid, "report": report, **sections}, "test")
 
 
-def write_pool(pool: Path, num_pictures: int) -> list[Question]:
+def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
     source, rng = load_digits(), np.random.default_rng(0)
 
     def glyph() -> Glyph:
@@ -54,7 +57,13 @@ def write_pool(pool: Path, num_pictures: int) -> list[Question]:
         image.save(pool / file)
         records.append(Record(f"test-{n}", file, image.width, image.height, pixel_hash(image), scene.objects))
     write_jsonl(pool / "test.jsonl", records)
-    return [question(record, category) for record in records for category in record.categories]
+    asked = [question(record, category) for record in records for category in record.categories]
+    if task == "detection":
+        return asked
+    firsts = list({q.record_id: q for q in asked}.values())
+    if task == "classification":
+        return [replace(q, task=task, asked="", boxes=(), label=f"class-{q.asked}") for q in firsts]
+    return [replace(q, task=task, asked=f"the first {q.asked}", boxes=q.boxes[:1]) for q in firsts]
 
 
 def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
@@ -65,10 +74,14 @@ def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
         return format_answer([], [], think)
     if draw < nothing + unreadable:
         return f"<think>{think}</think><answer>[{{'Position': [12, 430,"
+    if asked.task == "classification":
+        return format_label(asked.label if draw > 0.5 else "class two", think)
     noise = rng.normal(0, spread, (len(asked.boxes), 4)) + (300 if draw < nothing + unreadable + elsewhere else 0)
     corners = np.clip(np.array(asked.boxes) + noise, 0, 1000)
     boxes = [(min(x1, 960), min(y1, 960), max(x2, x1 + 30, 30), max(y2, y1 + 30, 30)) for x1, y1, x2, y2 in corners]
     boxes = [(x1, y1, min(x2, 1000), min(y2, 1000)) for x1, y1, x2, y2 in boxes]
+    if asked.task == "grounding":
+        return format_box(boxes[0], think)
     return format_answer(boxes, rng.uniform(0.5, 0.99, len(boxes)).tolist(), think)
 
 
@@ -78,11 +91,10 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
     for n, asked in enumerate(questions):
         completion = SCRIPT if n % 9 == 4 else answer(rng, asked, policy)
         grade = grader(completion, asked)
-        place = {"record_id": asked.record_id, "image": asked.image, "category": asked.asked, "gold": asked.boxes}
-        rows.append({**place, "completion": completion, **vars(grade)})
+        rows.append(prediction(asked, completion, grade))
     folder.mkdir(parents=True)
     write_jsonl(folder / "predictions.jsonl", rows)
-    metrics = {"policy": policy, "k": k, "seed": seed, "existence": params.grade.existence, **detection_ap(rows)}
+    metrics = {"policy": policy, "k": k, "seed": seed, "existence": params.grade.existence, **task_metrics(rows)}
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
@@ -102,9 +114,9 @@ def write_history(folder: Path, policy: str, k: int, seed: int) -> None:
     (folder / "history.json").write_text(json.dumps({**history, "num_labelled": 10 * k, "steps": steps, "val": val}))
 
 
-def write_study(root: Path, params: Params, num_pictures: int = 24) -> Workplace:
+def write_study(root: Path, params: Params, num_pictures: int = 24, task: str = "detection") -> Workplace:
     study = Workplace(params, *(root / name for name in ("grades", "policies", "pool", "report")))
-    questions = write_pool(study.pool, num_pictures)
+    questions = write_pool(study.pool, num_pictures, task)
     write_grade(study.grades / "base", params, "base", None, None, questions)
     for k in params.grid.k:
         for seed in params.grid.seed:

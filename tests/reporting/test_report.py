@@ -83,6 +83,42 @@ def test_nothing_is_fetched_or_run(written, page):
     assert not re.search(r"url\(|@import", source[: source.index("</style>")])
 
 
+@pytest.mark.parametrize(
+    ("task", "headings", "shown", "not_shown"),
+    [
+        ("classification", ["Accuracy", "Lenient accuracy", "Mean over classes"], "the right label", "IoU"),
+        ("grounding", ["mIoU", "IoU > 0.5", "gIoU", "cIoU"], "overlap with the true boxes", "AP50"),
+    ],
+)
+def test_other_tasks_show_their_own_metrics(tmp_path, task, headings, shown, not_shown):
+    params = make_params(k=(4,), seed=(0, 1), num_pictures=4)
+    work = write_study(tmp_path, params, num_pictures=16, task=task)
+    stage.report(**vars(work))
+    page = Page((work.out / "report.html").read_text(encoding="utf-8"))
+    scores = page.rows[: 1 + 3]
+    assert scores[0][4:-1] == headings
+    runs = [json.loads((work.grades / f"grpo-4-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
+    found = next(row for row in scores if "GRPO" in row)
+    first = {"classification": "accuracy", "grounding": "miou"}[task]
+    assert found[3] == f"{sum(run[first] for run in runs) / 2:.3f}"
+    above = page.text[: page.text.index("params.yaml")]
+    assert shown in above and not_shown not in above.replace("an IoU or label", "")
+    assert "existence" not in above and "with its confidence" not in above
+    if task == "classification":
+        assert "Truth: 'class-" in above and "states 'class" in above and "ground truth" not in above
+    for text in (work.out / "report.md", work.out / "summary.txt"):
+        assert all(heading in text.read_text() for heading in headings)
+
+
+def test_the_existence_mode_is_named_at_every_table(written):
+    assert (written.out / "summary.txt").read_text().count("(grade.existence): ground_truth") == 1
+    for file in ("report.html", "report.md"):
+        text = (written.out / file).read_text()
+        scores = text[text.index("Scores") :]
+        assert "Categories asked (grade.existence): ground_truth." in scores[: scores.index("Failures")]
+        assert "Categories asked (grade.existence): ground_truth." in scores[scores.index("Failures by kind") :]
+
+
 def test_a_completion_is_escaped(written, page):
     source = (written.out / "report.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(&#39;gotcha&#39;)" in source

@@ -13,10 +13,10 @@ GRID = make_params(k=(4,), seed=(0,)).grid
 
 def graded(policy, ious):
     answers = tuple(
-        Answer(f"p{n}", f"{n}.png", "cat", (), "", (), (), reward=iou, iou=iou, failure=None)
+        Answer(f"p{n}", f"{n}.png", "detection", "cat", (), None, "", (), (), None, iou, content=iou, failure=None)
         for n, iou in enumerate(ious)
     )
-    return Graded(policy, 4, 0, "all", 0.0, 0.0, answers)
+    return Graded(policy, 4, 0, "all", {}, answers)
 
 
 def make_study(num_each):
@@ -38,15 +38,15 @@ def make_study(num_each):
     ],
 )
 def test_places_are_dealt_in_turn(num_each, num, shown):
-    outcomes = select(make_study(num_each), "grpo", 4, 0, 0.5, num)
+    outcomes = select(make_study(num_each), "grpo", 4, 0, num)
     assert [o.num for o in outcomes] == list(num_each)
     assert [len(o.shown) for o in outcomes] == shown
     for outcome in outcomes:
         rft_right, sft_right = OUTCOMES[outcome.name]
-        assert all((p.rft.iou > 0.5, p.sft.iou > 0.5) == (rft_right, sft_right) for p in outcome.shown)
+        assert all((p.rft.content > 0.5, p.sft.content > 0.5) == (rft_right, sft_right) for p in outcome.shown)
 
 
 def test_the_order_of_the_rows_does_not_matter():
     study = make_study((9, 9, 9, 9))
     turned = replace(study, graded=tuple(replace(g, answers=g.answers[::-1]) for g in study.graded))
-    assert select(turned, "grpo", 4, 0, 0.5, 6) == select(study, "grpo", 4, 0, 0.5, 6)
+    assert select(turned, "grpo", 4, 0, 6) == select(study, "grpo", 4, 0, 6)

@@ -30,9 +30,9 @@ def comparison(k, low, high):
     """GRPO against SFT with this interval of the difference."""
     interval = Interval((low + high) / 2, low, high)
     scores = (
-        Score("base", 1, Interval(0.6, 0.55, 0.65), 0.5, 0.4, 0.6),
-        Score("sft", 2, Interval(0.701, 0.65, 0.75), 0.6, 0.5, 0.7),
-        Score("grpo", 2, Interval(0.742, 0.7, 0.78), 0.7, 0.6, 0.8),
+        Score("base", 1, Interval(0.6, 0.55, 0.65), {"iou": 0.5, "ap": 0.4, "ap50": 0.6}),
+        Score("sft", 2, Interval(0.701, 0.65, 0.75), {"iou": 0.6, "ap": 0.5, "ap50": 0.7}),
+        Score("grpo", 2, Interval(0.742, 0.7, 0.78), {"iou": 0.7, "ap": 0.6, "ap50": 0.8}),
     )
     return Comparison(k, scores, (Difference("grpo", "sft", interval, verdict(interval)),))
 
@@ -43,10 +43,10 @@ def test_scores_are_the_means_of_the_rows(workplace, study):
             runs = [rows(workplace.grades / f"{policy}-{found.k}-{seed}") for seed in (0, 1)]
             score = found.score(policy)
             assert score.reward.estimate == pytest.approx(mean(r["reward"] for run in runs for r in run))
-            assert score.iou == pytest.approx(mean(r["sub_rewards"]["iou"] for run in runs for r in run))
+            assert score.metrics["iou"] == pytest.approx(mean(r["sub_rewards"]["iou"] for run in runs for r in run))
             assert score.reward.low < score.reward.estimate < score.reward.high
             written = [workplace.grades / f"{policy}-{found.k}-{seed}" / "metrics.json" for seed in (0, 1)]
-            assert score.ap == pytest.approx(mean(json.loads(path.read_text())["ap"] for path in written))
+            assert score.metrics["ap"] == pytest.approx(mean(json.loads(path.read_text())["ap"] for path in written))
         base = mean(r["reward"] for r in rows(workplace.grades / "base"))
         assert found.difference("sft", "base").interval.estimate == pytest.approx(
             found.score("sft").reward.estimate - base
@@ -106,9 +106,10 @@ def test_a_rounded_zero_has_no_minus():
     assert (signed(-0.0002), signed(-0.002), signed(0.04)) == ("+0.000", "-0.002", "+0.040")
 
 
-def test_summary_is_aligned():
-    lines = summary(["The verdict."], [comparison(4, 0.012, 0.07)], 0.95).splitlines()
+def test_summary_is_aligned_and_names_the_existence_mode(study):
+    lines = summary(["The verdict."], [comparison(4, 0.012, 0.07)], 0.95, study).splitlines()
     assert lines[:2] == ["The verdict.", ""]
-    header, base, _, grpo = lines[2:]
+    header, base, _, grpo, _, mode = lines[2:]
+    assert mode == "Categories asked (grade.existence): ground_truth."
     assert header.index("AP50") == base.rindex("0.600") == grpo.index("0.800")
     assert grpo.endswith("+0.012 to +0.070  better")

@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tasks.scoring.coco import detection_ap
+from tasks.scoring.coco import ap_by_category, detection_ap
 
 A, B, FAR = [100, 100, 300, 300], [500, 500, 900, 700], [0, 900, 50, 950]
 
@@ -15,7 +15,7 @@ A, B, FAR = [100, 100, 300, 300], [500, 500, 900, 700], [0, 900, 50, 950]
 def row(record_id, category, gold, *scored):
     return {
         "record_id": record_id,
-        "category": category,
+        "asked": category,
         "gold": gold,
         "boxes": [box for box, _ in scored],
         "confidences": [confidence for _, confidence in scored],
@@ -70,11 +70,11 @@ def random_rows(rng, num_pictures=12, categories=("cat", "dog", "bus")):
 def reference(rows, tmp_path, width=640, height=427):
     """pycocotools as its demo calls it: files, `loadRes`, pixels of a picture that is not square, `summarize`."""
     pictures = sorted({r["record_id"] for r in rows})
-    categories = sorted({r["category"] for r in rows})
+    categories = sorted({r["asked"] for r in rows})
 
     def place(r, box):
         x1, y1, x2, y2 = (x * s / 1000 for x, s in zip(box, (width, height, width, height), strict=True))
-        ids = {"image_id": pictures.index(r["record_id"]) + 7, "category_id": categories.index(r["category"]) + 3}
+        ids = {"image_id": pictures.index(r["record_id"]) + 7, "category_id": categories.index(r["asked"]) + 3}
         return {**ids, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
 
     gold = [place(r, box) for r in rows for box in r["gold"]]
@@ -100,6 +100,13 @@ def test_parity_with_pycocotools(seed, tmp_path):
     expected = reference(rows, tmp_path)
     assert 0.05 < expected["ap"] < expected["ap50"] < 1
     assert detection_ap(rows) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_mean_over_categories_is_ap():
+    rows = [row("p", "one", [A], (A, 1.0)), row("p", "two", [B]), row("p", "three", [], (B, 1.0))]
+    assert ap_by_category(rows) == pytest.approx({"one": 1, "two": 0})
+    rows = random_rows(np.random.default_rng(3))
+    assert np.mean(list(ap_by_category(rows).values())) == pytest.approx(detection_ap(rows)["ap"], abs=1e-12)
 
 
 def test_order_of_rows_does_not_matter_even_with_equal_scores():

@@ -1,0 +1,108 @@
+"""The metrics of each task over a whole set of prediction rows (predictions.jsonl), beside the mean reward.
+
+METRICS names those that a table shows, with their headings. Unreadable answers count: as a wrong label, as IoU 0.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from tasks.data.records import Box
+from tasks.graders.boxes import area, iou
+from tasks.graders.labels import canonical
+from tasks.graders.published import lenient
+from tasks.scoring.coco import ap_by_category, detection_ap
+
+METRICS = {
+    "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50"},
+    "classification": {
+        "accuracy": "Accuracy",
+        "accuracy_lenient": "Lenient accuracy",
+        "accuracy_per_class": "Mean over classes",
+    },
+    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
+}
+
+
+def task_metrics(rows: Sequence[Mapping]) -> dict:
+    """{metric: value in 0..1, or {class: value}} of every task that the rows hold; sub-rewards by their name too.
+
+    Raises ValueError as `detection_ap` does.
+    """
+    names = dict.fromkeys(name for row in rows for name in row["sub_rewards"])
+    found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
+    for task in tasks_of(rows):
+        found |= SCORES[task]([row for row in rows if row["task"] == task])
+    return found
+
+
+def tasks_of(rows: Sequence[Mapping]) -> list[str]:
+    """The tasks of the rows, in the order of METRICS."""
+    present = {row["task"] for row in rows}
+    return [task for task in METRICS if task in present]
+
+
+def detection(rows: Sequence[Mapping]) -> dict:
+    mean = fmean(row["sub_rewards"]["iou"] for row in rows)
+    return {"iou": mean, **detection_ap(rows), "ap_by_category": ap_by_category(rows)}
+
+
+def classification(rows: Sequence[Mapping]) -> dict:
+    """Accuracy by the grader's `label` (canonical form and aliases), and as published, where a part of the label, or
+    the label among others, counts. `accuracy_per_class` is the mean over classes, each weighing alike.
+    """
+    by_class = defaultdict(list)
+    for row in rows:
+        by_class[canonical(row["gold_label"])].append(row["sub_rewards"]["label"])
+    means = {label: fmean(values) for label, values in sorted(by_class.items())}
+    return {
+        "accuracy": fmean(row["sub_rewards"]["label"] for row in rows),
+        "accuracy_lenient": fmean(
+            row["label"] is not None and lenient(row["label"], row["gold_label"]) for row in rows
+        ),
+        "accuracy_per_class": fmean(means.values()),
+        "accuracy_by_class": means,
+    }
+
+
+def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
+    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou`: mean over pictures of their means;
+    `ciou`: all shared area / all united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
+    """
+    values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
+    for row in rows:
+        (gold,), stated = row["gold"], row["boxes"][0] if row["boxes"] else None
+        value = iou(stated, gold) if stated else 0.0
+        values.append(value)
+        by_picture[row["record_id"]].append(value)
+        both = _shared(stated, gold) if stated else 0.0
+        shared += both
+        united += area(gold) + (area(stated) if stated else 0.0) - both
+    return {
+        "miou": fmean(values),
+        "iou50": fmean(value > 0.5 for value in values),
+        "giou": fmean(map(fmean, by_picture.values())),
+        "ciou": shared / united,
+    }
+
+
+def base_and_novel(ap_by_category: Mapping[str, float], base: Sequence[str]) -> dict[str, float]:
+    """Open vocabulary: {"ap_base", "ap_novel", "ap_all"}, means over the categories trained on, the others, and all.
+
+    Raises ValueError where one of the two is empty: there is nothing open then.
+    """
+    groups = {
+        "ap_base": [ap for category, ap in ap_by_category.items() if category in base],
+        "ap_novel": [ap for category, ap in ap_by_category.items() if category not in base],
+        "ap_all": list(ap_by_category.values()),
+    }
+    if empty := [name for name, values in groups.items() if not values]:
+        raise ValueError(f"no category for {', '.join(empty)} among {sorted(ap_by_category)}; base is {list(base)}")
+    return {name: fmean(values) for name, values in groups.items()}
+
+
+def _shared(a: Box, b: Box) -> float:
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
+SCORES = {"detection": detection, "classification": classification, "grounding": grounding}

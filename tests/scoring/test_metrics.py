@@ -1,0 +1,54 @@
+"""Metrics of a set of answers by hand, task by task."""
+
+import pytest
+
+from tasks.scoring.metrics import METRICS, base_and_novel, task_metrics, tasks_of
+
+GOLD = [0, 0, 100, 100]
+
+
+def classified(label, gold):
+    right = float(label is not None and label == gold)
+    row = {"task": "classification", "record_id": "p", "asked": "", "label": label, "gold_label": gold}
+    return row | {"sub_rewards": {"label": right, "format": float(label is not None)}}
+
+
+def grounded(record_id, *boxes, gold=GOLD):
+    row = {"task": "grounding", "record_id": record_id, "asked": "it", "gold": [gold], "boxes": list(boxes)}
+    return row | {"sub_rewards": {"iou": 0.0, "format": 1.0}}
+
+
+def test_accuracy_strict_lenient_and_per_class():
+    rows = [
+        classified("rose", "rose"), classified("rose", "primrose"), classified("e", "rose"), classified(None, "rose"),
+    ]  # fmt: skip
+    found = task_metrics(rows)
+    assert (found["label"], found["format"]) == (0.25, 0.75)
+    assert (found["accuracy"], found["accuracy_lenient"]) == (0.25, 0.75)  # an unreadable one is wrong in both
+    assert found["accuracy_by_class"] == {"primrose": 0.0, "rose": pytest.approx(1 / 3)}
+    assert found["accuracy_per_class"] == pytest.approx(1 / 6)
+
+
+def test_grounding_by_hand():
+    rows = [grounded("p", GOLD), grounded("p", [0, 0, 50, 100]), grounded("q"), grounded("r", [500, 500, 600, 600])]
+    found = task_metrics(rows)
+    assert found["miou"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert found["iou50"] == 0.25  # exactly 0.5 is not above
+    assert found["giou"] == pytest.approx((0.75 + 0 + 0) / 3)
+    assert found["ciou"] == pytest.approx((10_000 + 5_000) / (10_000 + 10_000 + 10_000 + 20_000))
+
+
+def test_a_mixed_set_has_the_metrics_of_each_task():
+    box = {"task": "detection", "record_id": "p", "asked": "cat", "gold": [GOLD], "boxes": [GOLD], "confidences": [1.0]}
+    rows = [classified("a", "a"), grounded("p", GOLD), box | {"sub_rewards": {"iou": 1.0}}]
+    found = task_metrics(rows)
+    assert tasks_of(rows) == list(METRICS)
+    assert all(found[name] == pytest.approx(1) for task in METRICS for name in METRICS[task])
+    assert found["ap_by_category"] == {"cat": pytest.approx(1)}
+
+
+def test_open_vocabulary_means():
+    found = base_and_novel({"red": 0.2, "blue": 0.4, "green": 0.9}, ["red", "blue", "black"])
+    assert found == pytest.approx({"ap_base": 0.3, "ap_novel": 0.9, "ap_all": 0.5})
+    with pytest.raises(ValueError, match="ap_novel"):
+        base_and_novel({"red": 0.2}, ["red"])
