@@ -122,6 +122,8 @@ def read_text(path: Path, fix: str) -> str:
         return existing(path, "file", fix).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; make it readable") from None
 
 
 def parse_json(text: str) -> object:
