@@ -15,6 +15,7 @@ from pathlib import Path
 from tasks.data.questions import ask
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
+from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.params import Params, load_params
@@ -49,11 +50,12 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
     """Answer, grade, write predictions.jsonl; returns the metrics."""
     began = time.time()
     questions = test_questions(pool, params.grade.existence)
+    processor = load_processor(params.model, model)
     completions = answer(
-        load_model(params.model, model), load_processor(params.model, model), params.prompt, questions, pool,
-        params.grade.batch_size, params.grade.max_new_tokens, progress=f"grade {out.name}",
+        load_model(params.model, model), processor, params.prompt, questions, pool, params.grade.batch_size,
+        params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
-    grader = make_grader(params.reward)
+    grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
     rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "predictions.jsonl", rows)

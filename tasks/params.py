@@ -58,7 +58,7 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float16"]
     min_pixels: Count | None
     max_pixels: Count | None
-    coordinates: Literal["relative_1000"]
+    coordinates: Literal["relative_1000", "absolute_resized", "absolute"]
     lora: Lora | None
 
 
