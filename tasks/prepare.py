@@ -55,7 +55,7 @@ def _read_files(dataset: FileDataset, scratch: Path) -> dict[str, Split]:
     if missing := sorted(asked - shown):
         raise DataError(
             f"dataset.categories: no usable picture shows {missing}; "
-            f"the data shows {', '.join(sorted(shown)) or 'none'}"
+            f"the data has {', '.join(sorted(set.union(*(s.names for s in splits.values())))) or 'none'}"
         )
     return splits
 

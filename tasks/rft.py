@@ -2,8 +2,8 @@
 
 `python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0
 --out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
-2401.08967), by our engine `kshot` or TRL's. The reward is the grader of `tasks.graders`, which validation and grading
-use too; training stops early and keeps the best weights by it on val.
+2401.08967), by our engine `kshot` or by TRL's. The reward is the grader of `tasks.graders`, which validation and
+grading use too; training stops early and keeps the best weights by it on val.
 """
 
 from functools import partial

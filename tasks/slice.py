@@ -36,8 +36,12 @@ def groups(record: Record) -> set[str]:
     return shown | ({record.label} - {None}) | {told.category or ANY_INSTRUCTION for told in record.referring}
 
 
-def only(record: Record, base: Collection[str]) -> Record:
-    """The record without any trace of other categories than `base`, and without those that are labelled in part."""
+def only(record: Record, base: Collection[str]) -> Record | None:
+    """The record without any trace of other categories than `base`, and without those that are labelled in part. None
+    for a picture of another class, of which nothing is left to ask.
+    """
+    if record.label not in {None, *base} and not record.objects and not record.referring:
+        return None
     learnt = set(base) - set(record.not_exhaustive)
     return replace(
         record,
@@ -94,12 +98,15 @@ def base_categories(params: Slice, pool: Path) -> list[str]:
 def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     """Write the slice to `out`; returns its manifest."""
     categories = base_categories(params, pool)
-    train, val = ([only(r, categories) for r in read_records(pool / f"{split}.jsonl")] for split in ("train", "val"))
+    train, val = (
+        [kept for r in read_records(pool / f"{split}.jsonl") if (kept := only(r, categories))]
+        for split in ("train", "val")
+    )
     kinds = sorted({told.category or ANY_INSTRUCTION for r in train for told in r.referring})
     chosen = choose(train, sorted({*categories, *kinds}), k, seed, params.allow_fewer)
     splits = {
         "train": train_questions(chosen, categories, params.num_absent),
-        "val": ask(val, categories, params.num_absent),
+        "val": ask(sorted(val, key=lambda r: rank("val", r.pixel_hash)), categories, params.num_absent),
     }
     if empty := [split for split, questions in splits.items() if not questions]:
         raise DataError(f"{pool / f'{empty[0]}.jsonl'}: no question in it; its pictures show none of {categories}")

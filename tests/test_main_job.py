@@ -19,9 +19,11 @@ pytestmark = pytest.mark.slow
 
 ROOT = CONF.parent
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+TWINS = {"fsod": "digits", "ovd": "digits_ovd", "fgvc": "digits_fgvc", "grounding": "digits_grounding", "mg": "digits"}
 TINY = [
-    "model=tiny", "dataset=digits", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single",
-    "grid.k=[1]", "dataset.num_train=60", "dataset.num_val=4", "dataset.num_test=6", "warmup.steps=1", "sft.steps=2",
+    "model=tiny", "prompt=short", "slice=all", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single", "grid.k=[1]",
+    "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12", "warmup.steps=1",
+    "sft.steps=2",
     "sft.eval_steps=1", "rft.steps=2", "rft.prompts_per_step=2", "rft.num_generations=2", "rft.eval_steps=1",
     "report.resamples=100",
 ]  # fmt: skip
@@ -80,5 +82,7 @@ def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_at_tiny_size(checkout, experiment):
-    run(checkout, sys.executable, "-m", "flows.sweep", f"+experiment={experiment}", *TINY, "hydra.sweeper.params=null")
+    """Those on real data run on the embedded twin of their task."""
+    size = [f"dataset={TWINS[experiment.split('_')[0]]}", *TINY, "hydra.sweeper.params=null", "hydra.mode=RUN"]
+    run(checkout, sys.executable, "-m", "flows.sweep", f"+experiment={experiment}", *size)
     assert (checkout / "report" / "report.html").stat().st_size > 10_000

@@ -41,6 +41,7 @@ class Split:
     left_out: Counter = field(default_factory=Counter)
     renamed: dict[str, str] = field(default_factory=dict)
     frequency: dict[str, str] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)  # every category and class of the file, asked for or not
 
     def check(self) -> None:
         used = sum((p.items for p in self.pictures), Counter())
@@ -134,6 +135,21 @@ def _image_fault(draft: Draft, look: Look | str) -> str | None:
     return None
 
 
+def _placed(
+    regions: tuple[Region, ...], draft: Draft, look: Look
+) -> tuple[list[tuple[Region, Box]], list[Quarantined], set[str]]:
+    """Regions with their boxes, what is put aside, and the names of the latter."""
+    good, aside, names = [], [], set()
+    for region in regions:
+        box = text_fault(region.name) or place(region, draft, look)
+        if isinstance(box, str):
+            aside.append(Quarantined(draft.file, "annotation", region.item, box, region.line))
+            names |= {nfc(region.name)} if isinstance(region.name, str) else set()
+        else:
+            good.append((region, box))
+    return good, aside, names
+
+
 def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, list[Quarantined]]:
     """The picture with its usable regions, and what of it is put aside (all of it where the picture cannot be used)."""
     if fault := _image_fault(draft, look):
@@ -141,22 +157,21 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
         aside = [Quarantined(draft.file, "annotation", r.item, reason, r.line) for r in draft.regions]
         return None, [Quarantined(draft.file, "image", draft.item, fault, draft.line), *aside]
     assert isinstance(look, Look)
-    aside, boxes, partial = [], {}, [nfc(name) for name in draft.not_exhaustive]
-    for region in draft.regions:
-        box = text_fault(region.name) or place(region, draft, look)
-        if isinstance(box, str):
-            aside.append(Quarantined(draft.file, "annotation", region.item, box, region.line))
-            partial += [nfc(region.name)] if isinstance(region.name, str) and region in draft.objects else []
-        else:
-            boxes[id(region)] = box
+    objects, no_objects, partial = _placed(draft.objects, draft, look)
+    ignore, no_ignore, _ = _placed(draft.ignore, draft, look)
+    referring, no_referring, _ = _placed(draft.referring, draft, look)
+    aside = no_objects + no_ignore + no_referring
+    if draft.referring and not (referring or draft.objects or ignore or draft.label):
+        return None, [*aside, Quarantined(draft.file, "image", draft.item, "no usable instruction", draft.line)]
     record = Record(
         draft.item, str(draft.image), look.width, look.height, look.pixel_hash,
-        objects=tuple(Object(nfc(r.name), boxes[id(r)]) for r in draft.objects if id(r) in boxes),
+        objects=tuple(Object(nfc(r.name), box) for r, box in objects),
         label=nfc(draft.label) if isinstance(draft.label, str) else None,
-        referring=tuple(Referring(r.name, boxes[id(r)], r.category) for r in draft.referring if id(r) in boxes),
-        ignore=tuple(Object(nfc(r.name), boxes[id(r)]) for r in draft.ignore if id(r) in boxes),
+        referring=tuple(Referring(r.name, box, r.category) for r, box in referring),
+        ignore=tuple(Object(nfc(r.name), box) for r, box in ignore),
         negative=tuple(sorted(map(nfc, draft.negative))),
-        not_exhaustive=tuple(sorted(set(partial))),  # with those whose box was put aside: they may well be there
+        # with the categories of boxes that were put aside: the picture may well show them
+        not_exhaustive=tuple(sorted(partial | set(map(nfc, draft.not_exhaustive)))),
         federated=draft.federated,
     )  # fmt: skip
     return Picture(record, root / str(draft.image), look), aside
@@ -201,7 +216,7 @@ def ingest(reading: Reading, categories: Collection[str] | None, title: str) -> 
     """Check and decode a reading. With `categories`, the pictures that show none of them are not even decoded."""
     split = Split(read=reading.read, aside=list(reading.aside), renamed=renames(reading.drafts, title))
     split.frequency = {nfc(name): value for name, value in reading.frequency.items()}
-    drafts = reading.drafts
+    split.names, drafts = set(map(nfc, _names(reading.drafts))), reading.drafts
     if categories is not None:
         wanted = set(map(nfc, categories))
         chosen = [(d, select(d, wanted)) for d in drafts]

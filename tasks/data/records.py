@@ -19,6 +19,7 @@ class DataError(ValueError):
 
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
+STRIP = 4_000_000  # pixels hashed at a time, so that a large picture is not copied as a whole
 Task = Literal["detection", "classification", "grounding"]
 
 
@@ -92,8 +93,12 @@ class Question:
 
 def pixel_hash(image: Image.Image) -> str:
     """SHA-256 of the RGB pixels with the size, so that a re-encoded copy of the same picture has the same hash."""
-    rgb = image.convert("RGB")
-    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode())
+    rows = max(1, STRIP // rgb.width)
+    for top in range(0, rgb.height, rows):
+        digest.update(rgb.crop((0, top, rgb.width, min(top + rows, rgb.height))).tobytes())
+    return digest.hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable) -> None:

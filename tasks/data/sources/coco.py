@@ -95,7 +95,7 @@ def _url_name(image: dict) -> object:
     return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) else url
 
 
-def _read(files: CocoFiles, name_of: Callable[[dict], object], federated: bool) -> Reading:
+def _read(files: CocoFiles, name_of: Callable[[dict], object]) -> Reading:
     path = Path(files.annotations)
     coco = _load(path)
     reading = Reading(existing(Path(files.images), "folder", "give the folder of the pictures as `images`"))
@@ -112,15 +112,16 @@ def _read(files: CocoFiles, name_of: Callable[[dict], object], federated: bool) 
                 str(key), name_of(image), str(path), objects=tuple(objects), ignore=tuple(crowds), form="xywh",
                 size=(image.get("width"), image.get("height")),
                 negative=_named(image.get("neg_category_ids"), names),
-                not_exhaustive=_named(image.get("not_exhaustive_category_ids"), names), federated=federated,
+                not_exhaustive=_named(image.get("not_exhaustive_category_ids"), names),
+                federated="neg_category_ids" in image,
             )
         )  # fmt: skip
     return reading
 
 
 def read_coco(files: CocoFiles, scratch: Path) -> Reading:
-    return _read(files, _file_name, federated=False)
+    return _read(files, _file_name)
 
 
 def read_lvis(files: CocoFiles, scratch: Path) -> Reading:
-    return _read(files, _url_name, federated=True)
+    return _read(files, _url_name)

@@ -45,6 +45,8 @@ def _draft(row: object, path: Path, line: int) -> Draft:
         raise ValueError(f"unknown key: {short(unknown[0])}; known are {', '.join(sorted(KEYS))}")
     if "image" not in row:
         raise ValueError("no key: 'image'")
+    if not row.keys() & {"objects", "label", "referring"}:
+        raise ValueError("no labels: give objects ([] = the picture shows none), label or referring")
     for key in LISTS:
         if not isinstance(row.get(key, []), list):
             raise ValueError(f"{key} is not a list: {short(row[key])}")

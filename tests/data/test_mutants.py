@@ -1,0 +1,180 @@
+"""Broken data: of every mutated file, in = used + quarantined, or one DataError that names the file; never a crash, and
+bounded time and memory. A small number runs each time, the full numbers of the reliability table with `make test-all`.
+"""
+
+import json
+import random
+import resource
+import string
+import time
+
+import pytest
+from PIL import Image
+
+from tasks.data.ingest import ingest
+from tasks.data.pictures import look
+from tasks.data.records import DataError, write_jsonl
+from tasks.data.sources import READERS
+from tasks.schema.dataset import CocoFiles, JsonlFiles
+
+SECONDS, MEGABYTES = 5, 1024
+VALUES = (
+    None, True, 0, -1, 10**30, 1e308, float("nan"), float("inf"), "", "cat", "../x", "/etc/passwd", "\0", "\ud800",
+    "cafe\u0301", [], {}, [[]], [1, 2], [1, 2, 3, 4], ["a"] * 4, {"id": 1}, "x" * 5000,
+)  # fmt: skip
+
+
+def amounts(fast, full):
+    return [pytest.param(fast, id="fast"), pytest.param(full, id="full", marks=pytest.mark.slow)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "images").mkdir()
+    for n in range(6):
+        Image.new("RGB", (20, 10), (40 * n, 0, 0)).save(tmp_path / "images" / f"{n}.png")
+    return tmp_path / "images"
+
+
+def coco_value():
+    annotations = [
+        {"id": n, "image_id": n % 6, "category_id": n % 2, "bbox": [n % 5, 1, 5, 4], "area": 20, "iscrowd": 0}
+        for n in range(18)
+    ]
+    rows = [{"id": n, "file_name": f"{n}.png", "width": 20, "height": 10} for n in range(6)]
+    return {"images": rows, "annotations": annotations, "categories": [{"id": n, "name": f"c{n}"} for n in range(2)]}
+
+
+def jsonl_value():
+    box = [1, 1, 9, 9]
+    return [
+        {"image": f"{n}.png", "objects": [{"category": "cat", "box": box}], "label": "room", "size": [20, 10],
+         "referring": [{"instruction": "it", "box": box}], "negative": ["dog"], "unit": "pixels"}
+        for n in range(6)
+    ]  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place in a JSON value, as the keys that lead there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def mutate_value(value, rng):
+    """Replace, delete, double or rename at one to three random places."""
+    for _ in range(rng.randint(1, 3)):
+        spots = list(places(value))
+        if not spots:
+            return
+        *path, last = rng.choice(spots)
+        holder = value
+        for key in path:
+            holder = holder[key]
+        kind = rng.choice(("replace", "replace", "delete", "double", "rename"))
+        if kind == "replace":
+            holder[last] = rng.choice(VALUES)
+        elif kind == "delete":
+            del holder[last]
+        elif kind == "double" and isinstance(holder, list):
+            holder.append(holder[last])
+        elif kind == "rename" and isinstance(holder, dict):
+            holder["".join(rng.choices(string.ascii_lowercase, k=4))] = holder.pop(last)
+
+
+def mutate_bytes(raw, rng):
+    """Cut, overwrite, insert, double or swap a stretch."""
+    start, length = rng.randrange(len(raw)), rng.choice((1, 1, 2, 8, 64))
+    kind = rng.choice(("cut", "tail", "noise", "insert", "double", "swap"))
+    if kind == "cut":
+        return raw[:start] + raw[start + length :]
+    if kind == "tail":
+        return raw[:start]
+    if kind == "noise":
+        return raw[:start] + rng.randbytes(length) + raw[start + length :]
+    if kind == "insert":
+        return (
+            raw[:start] + rng.choice((b"\xef\xbb\xbf", b"\0", b'"', b"[" * 2000, rng.randbytes(length))) + raw[start:]
+        )
+    if kind == "double":
+        return raw[:start] + raw[start : start + length] * 2 + raw[start + length :]
+    return raw[start:] + raw[:start]
+
+
+def bounded(attempt):
+    """`attempt()`, which took at most SECONDS and left the process below MEGABYTES above where it was."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = attempt()
+    assert time.perf_counter() - began < SECONDS
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MEGABYTES
+    return result
+
+
+def account(source, files, tmp_path, name):
+    """Ingest; True if it was used, False if refused as a whole. `Split.check` holds in = used + quarantined."""
+    try:
+        split = bounded(lambda: ingest(READERS[source](files, tmp_path), None, source))
+    except DataError as error:
+        assert name in str(error) or source in str(error)
+        return False
+    used = sum(sum(p.items.values()) for p in split.pictures)
+    assert used + len(split.aside) == sum(split.read.values())
+    assert all(q.file and q.kind and q.reason and len(q.reason) < 2000 for q in split.aside)
+    write_jsonl(tmp_path / "aside.jsonl", split.aside)  # also with names that are no valid Unicode
+    write_jsonl(tmp_path / "records.jsonl", [p.record for p in split.pictures])
+    return True
+
+
+@pytest.mark.parametrize("num", amounts(60, 500))
+def test_mutated_coco_files(images, tmp_path, num):
+    files = CocoFiles(annotations=str(tmp_path / "gt.json"), images=str(images))
+    used = 0
+    for seed in range(num):
+        rng, value = random.Random(seed), coco_value()
+        if seed % 3:
+            mutate_value(value, rng)
+        raw = json.dumps(value).encode()
+        (tmp_path / "gt.json").write_bytes(raw if seed % 3 else mutate_bytes(raw, rng))
+        used += account("coco", files, tmp_path, "gt.json")
+    assert num / 4 < used < num  # both outcomes are common
+
+
+@pytest.mark.parametrize("num", amounts(60, 500))
+def test_mutated_jsonl_files(images, tmp_path, num):
+    files = JsonlFiles(rows=str(tmp_path / "rows.jsonl"), images=str(images))
+    used = 0
+    for seed in range(num):
+        rng, value = random.Random(seed), jsonl_value()
+        if seed % 3:
+            mutate_value(value, rng)
+        raw = "".join(json.dumps(row) + "\n" for row in value).encode()
+        (tmp_path / "rows.jsonl").write_bytes(raw if seed % 3 else mutate_bytes(raw, rng))
+        used += account("jsonl", files, tmp_path, "rows.jsonl")
+    assert used > 0.9 * num
+
+
+@pytest.mark.parametrize("num", amounts(40, 200))
+def test_mutated_pictures(tmp_path, num):
+    noise = random.Random(0).randbytes(64 * 48 * 3)
+    picture = Image.frombytes("RGB", (64, 48), noise)
+    outcomes = []
+    for seed in range(num):
+        rng = random.Random(seed)
+        form = ("JPEG", "PNG", "WEBP")[seed % 3]
+        exif = Image.Exif()
+        exif[0x0112] = 1 + seed % 8
+        picture.save(tmp_path / "x", form, exif=exif)
+        (tmp_path / "x").write_bytes(mutate_bytes((tmp_path / "x").read_bytes(), rng))
+        try:
+            outcomes.append(bounded(lambda: look(tmp_path, "x")).width in (48, 64))
+        except ValueError as error:
+            assert str(error)
+            outcomes.append(False)
+    assert 0 < sum(outcomes) < num
+
+
+def test_a_huge_plain_picture_stays_below_a_gigabyte(tmp_path):
+    """Just below the cap, transparent: the most memory that one picture may take."""
+    Image.new("RGBA", (7_000, 7_000), (1, 2, 3, 100)).save(tmp_path / "x.png", compress_level=1)
+    assert bounded(lambda: look(tmp_path, "x.png")).width == 7_000
