@@ -65,7 +65,7 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
-        **task_metrics(rows),
+        **task_metrics(rows, params.slice.categories),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }
