@@ -124,6 +124,8 @@ def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
 _EXISTENCE = {
     "ground_truth": "Each test picture is asked for the categories it shows and for no other, so objects that a policy "
     "would invent of an absent category go unseen (grade.existence: ground_truth).",
+    "model": "Each test picture is asked for the categories of which the base model states a box there; an object of "
+    "any other counts as missed by every policy (grade.existence: model).",
     "all": "Each test picture is asked for every category, shown or not (grade.existence: all).",
 }
 
