@@ -1,20 +1,24 @@
 """Stage `grade`: a policy answers the test split. `python -m tasks.grade --pool data/pool --policy sft --k 4 --seed 0
---model policies/sft-4-0 --out grades/sft-4-0`
+--model policies/sft-4-0 --existence grades/base/existence.json --out grades/sft-4-0`
 
 predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
 scored by (COCO AP, accuracy, IoU) and the failures by kind. The grader is the one that RFT was rewarded by. Decoding
-is greedy.
+is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the base model decides for all
+policies, by the existence.json that its own grading leaves.
 """
 
 import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.data.questions import ask
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
+from tasks.graders.frame import Failure
+from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.params import Params, load_params
@@ -22,9 +26,9 @@ from tasks.scoring.metrics import task_metrics, tasks_of
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
-    """`ground_truth`: what each picture shows; `all`: every category of every picture."""
+    """`ground_truth`: what each picture shows; `all` and `model`: every category of every picture."""
     categories = json.loads((pool / "categories.json").read_text())
-    return ask(read_records(pool / "test.jsonl"), categories, len(categories) if existence == "all" else 0)
+    return ask(read_records(pool / "test.jsonl"), categories, 0 if existence == "ground_truth" else len(categories))
 
 
 def prediction(question: Question, completion: str, grade: Grade) -> dict:
@@ -45,28 +49,66 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
     }
 
 
-def grade(params: Params, pool: Path, model: Path | None, out: Path) -> dict:
-    """Answer, grade, write predictions.jsonl; returns the metrics."""
+def seen(rows: list[dict]) -> dict[str, list[str]]:
+    """{picture: categories of which its detection rows state a box}: what the base model says is there."""
+    found: dict[str, list[str]] = {row["record_id"]: [] for row in rows}
+    for row in rows:
+        if row["task"] == "detection" and row["boxes"]:
+            found[row["record_id"]].append(row["asked"])
+    return found
+
+
+def is_asked(question: Question, existence: dict[str, list[str]] | None) -> bool:
+    """Whether an existence map (None: no limit) lets a question through; only detection is limited."""
+    return existence is None or question.task != "detection" or question.asked in existence[question.record_id]
+
+
+def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: Path | None) -> dict:
+    """Answer, grade, write predictions.jsonl and existence.json; returns the metrics.
+
+    `existence` is the base model's map, None for the base model itself. In mode `model`, an object of a category that
+    is not in the map counts as missed by every policy, and the other categories that are not are not counted.
+    """
     began = time.time()
-    questions = test_questions(pool, params.grade.existence)
+    mode = params.grade.existence
+    limit = json.loads(existence.read_text()) if mode == "model" and existence else None
+    everything = test_questions(pool, mode)
+    questions = [q for q in everything if is_asked(q, limit)]
+    processor = load_processor(params.model, model)
     completions = answer(
-        load_model(params.model, model), load_processor(params.model, model), params.prompt, questions, pool,
-        params.grade.batch_size, params.grade.max_new_tokens, progress=f"grade {out.name}",
+        load_model(params.model, model), processor, params.prompt, questions, pool, params.grade.batch_size,
+        params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
-    grader = make_grader(params.reward)
+    grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
     rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
+    if existence is None:
+        (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")
+    if mode == "model":
+        rows = limited(everything, rows, limit or seen(rows), grader)
     write_jsonl(out / "predictions.jsonl", rows)
     return {
         "tasks": tasks_of(rows),
-        "existence": params.grade.existence,
+        "existence": mode,
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
-        **task_metrics(rows),
+        **task_metrics(rows, params.slice.categories),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }
+
+
+def limited(everything: list[Question], rows: list[dict], existence: dict, grader: Callable) -> list[dict]:
+    """The rows of what is asked, and one worth nothing for each object that is not asked for."""
+    answered = {(row["record_id"], row["task"], row["asked"]): row for row in rows}
+    kept = []
+    for q in everything:
+        if is_asked(q, existence):
+            kept.append(answered[q.record_id, q.task, q.asked])
+        elif q.boxes:
+            kept.append(prediction(q, "", grader("", q)) | {"failure": Failure.NOT_ASKED})
+    return kept
 
 
 def main() -> None:
@@ -76,10 +118,11 @@ def main() -> None:
     parser.add_argument("--k", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--model", type=Path, help="a trained folder; without it the base model of params.yaml")
+    parser.add_argument("--existence", type=Path, help="the base model's existence.json; without it, this is the base")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     metrics = {"policy": args.policy, "k": args.k, "seed": args.seed}
-    metrics |= grade(load_params(), args.pool, args.model, args.out)
+    metrics |= grade(load_params(), args.pool, args.model, args.out, args.existence)
     (args.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(json.dumps(metrics))
 

@@ -58,7 +58,7 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "float16"]
     min_pixels: Count | None
     max_pixels: Count | None
-    coordinates: Literal["relative_1000"]
+    coordinates: Literal["relative_1000", "absolute_resized", "absolute"]
     lora: Lora | None
 
 
@@ -201,11 +201,11 @@ class Reward(Section):
 
 
 class Grade(Section):
-    """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`) or every one
-    (`all`).
+    """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
+    those of which the base model states a box (`model`, as published: it caps every policy's recall).
     """
 
-    existence: Literal["ground_truth", "all"]
+    existence: Literal["ground_truth", "all", "model"]
     batch_size: Count
     max_new_tokens: Count
 

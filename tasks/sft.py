@@ -13,7 +13,6 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from tasks.graders.target import target
 from tasks.models.training import Job, curves
 from tasks.params import Params, Sft, load_params
 
@@ -24,7 +23,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if params.steps == 0:
         job.save(model, out, None, [])
         return
-    rows = job.rows(completion=[[{"role": "assistant", "content": target(q)}] for q in job.train])
+    rows = job.rows(completion=[[{"role": "assistant", "content": job.coordinates.write(q)}] for q in job.train])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(

@@ -44,8 +44,8 @@ def test_what_needs_what(graph):
     assert graph["sft@2-1"] == {"prepare", "slice@2-1"}
     assert graph["rft@grpo-2-1"] == {"prepare", "slice@2-1", "warmup@2-1"}
     assert graph["grade_base"] == {"prepare"}
-    assert graph["grade@sft-2-1"] == {"prepare", "sft@2-1"}
-    assert graph["grade@grpo-2-1"] == {"prepare", "rft@grpo-2-1"}
+    assert graph["grade@sft-2-1"] == {"prepare", "grade_base", "sft@2-1"}
+    assert graph["grade@grpo-2-1"] == {"prepare", "grade_base", "rft@grpo-2-1"}
 
 
 def test_the_report_needs_every_grade(graph):

@@ -18,8 +18,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from tasks.data.records import Question, Task
-from tasks.graders.boxes import rounded
 from tasks.graders.rubric import make_grader
+from tasks.graders.units import THOUSANDTHS, whole
 from tasks.params import Reward, Section
 
 
@@ -30,7 +30,7 @@ class FileError(ValueError):
 def _a_box(box: list[float]) -> list[float]:
     if len(box) != 4:
         raise ValueError(f"a box is four numbers, not {len(box)}")
-    rounded(tuple(box))  # its ValueError says what else is wrong
+    whole(tuple(box), THOUSANDTHS)  # its ValueError says what else is wrong
     return box
 
 

@@ -1,6 +1,5 @@
 """Boxes and their overlap. Everything is in thousandths of the picture's sides; IoU does not depend on that unit."""
 
-import math
 from dataclasses import dataclass
 
 from tasks.data.records import Box
@@ -33,21 +32,3 @@ def giou(a: Box, b: Box) -> float:
     hull = area((min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])))
     union = area(a) + area(b) - area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     return iou(a, b) - (hull - union) / hull if hull > 0 else -1.0
-
-
-def rounded(box: Box) -> tuple[int, int, int, int]:
-    """Whole thousandths; a side that rounding would empty is widened to those around it.
-
-    Raises ValueError for a box that is reversed, empty or not within 0..1000.
-    """
-    x1, y1, x2, y2 = box
-    if not (0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000):
-        raise ValueError(f"box {box} is not x1 < x2, y1 < y2 in 0..1000 thousandths; clip it to the picture or drop it")
-    (x1, x2), (y1, y2) = _rounded_side(x1, x2), _rounded_side(y1, y2)
-    return x1, y1, x2, y2
-
-
-def _rounded_side(low: float, high: float) -> tuple[int, int]:
-    if round(low) == round(high):
-        return math.floor(low), math.ceil(high)
-    return round(low), round(high)

@@ -16,6 +16,7 @@ class Failure(StrEnum):
     """Why an answer lost its reward or a part of it. Up to EMPTY_ANSWER they are the parser's: no reward at all."""
 
     TOO_LONG = "too_long"
+    NOT_ASKED = "not_asked"  # an object whose category the base model did not see (grade.existence: model)
     NO_ANSWER = "no_answer"
     UNCLOSED_ANSWER = "unclosed_answer"  # mostly: the completion ran into its token limit
     SEVERAL_ANSWERS = "several_answers"

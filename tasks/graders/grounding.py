@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 from tasks.data.records import Box
-from tasks.graders.boxes import rounded
 from tasks.graders.frame import Failure, Malformed, frame, unframe
+from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths, whole
 
 NUMBER = r"\s*+([-+]?[0-9]++(?:\.[0-9]++)?+)\s*+"  # possessive: no backtracking, so linear
 CORNERS = rf"\({NUMBER},{NUMBER}\)\s*+(?:,\s*+)?+\({NUMBER},{NUMBER}\)"
@@ -39,11 +39,14 @@ def parse_grounding(completion: str) -> ParsedBox:
     return ParsedBox(box, well_formed=framed.whole)
 
 
-def format_box(box: Box, think: str = "") -> str:
-    """The text that `parse_grounding` reads back as this box, rounded to thousandths; ValueError where it could not."""
-    x1, y1, x2, y2 = rounded(box)
+def format_box(box: Box, think: str = "", sides: Sides = THOUSANDTHS) -> str:
+    """The text that `parse_grounding` reads back as this box (thousandths), in whole units of `sides`.
+
+    Raises ValueError where it could not.
+    """
+    x1, y1, x2, y2 = whole(box, sides)
     text = frame(f"({x1},{y1}),({x2},{y2})", think)
-    parsed = parse_grounding(text)
+    parsed = parse_grounding(to_thousandths(text, sides))
     if not parsed.well_formed:
         raise ValueError(
             f"not a readable answer ({parsed.failure or 'bad_format'}): {text[:200]!r}; give a thought without tags"

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.data.records import Box
-from tasks.graders.boxes import ScoredBox, rounded
+from tasks.graders.boxes import ScoredBox
 from tasks.graders.frame import Failure, Malformed, frame, unframe
+from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths, whole
 
 MAX_BOXES = 100  # as many as COCO's AP looks at for one picture and category
 NONE = "No Objects"
@@ -47,18 +48,20 @@ def parse_detection(completion: str) -> Parsed:
     return Parsed(boxes, well_formed=framed.whole and (len(boxes) > 0 or framed.content == NONE))
 
 
-def format_answer(boxes: Sequence[Box], confidences: Sequence[float], think: str = "") -> str:
-    """The text that `parse_detection` reads back as these boxes, rounded to thousandths and hundredths.
+def format_answer(
+    boxes: Sequence[Box], confidences: Sequence[float], think: str = "", sides: Sides = THOUSANDTHS
+) -> str:
+    """The text that `parse_detection` reads back as these boxes (thousandths), rounded to whole units and hundredths.
 
-    A box that rounding would empty is widened to the whole thousandths around it. Raises ValueError for what could not
-    be read back: such a target would teach a model an answer worth nothing.
+    In units of which the picture has `sides`. A box that rounding would empty is widened to those around it. Raises
+    ValueError for what could not be read back: such a target would teach a model an answer worth nothing.
     """
     entries = [
-        f"{{'Position': {list(rounded(box))}, 'Confidence': {confidence:.2f}}}"
+        f"{{'Position': {list(whole(box, sides))}, 'Confidence': {confidence:.2f}}}"
         for box, confidence in zip(boxes, confidences, strict=True)
     ]
     text = frame(f"[{', '.join(entries)}]" if entries else NONE, think)
-    parsed = parse_detection(text)
+    parsed = parse_detection(to_thousandths(text, sides))
     if not parsed.well_formed:
         raise ValueError(
             f"not a readable answer ({parsed.failure or 'bad_format'}): {text[:200]!r}; "

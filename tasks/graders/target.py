@@ -4,30 +4,32 @@ from tasks.data.records import Question
 from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
 from tasks.graders.parse import format_answer
+from tasks.graders.units import THOUSANDTHS, Sides, corners
 
 
-def _detection(question: Question) -> str:
-    return format_answer(question.boxes, [1.0] * len(question.boxes), question.thought)
+def _detection(question: Question, thought: str, sides: Sides) -> str:
+    return format_answer(question.boxes, [1.0] * len(question.boxes), thought, sides)
 
 
-def _classification(question: Question) -> str:
+def _classification(question: Question, thought: str, sides: Sides) -> str:
     if question.label is None:
         raise ValueError(f"{question.record_id}: a classification question without a label")
-    return format_label(question.label, question.thought)
+    return format_label(question.label, thought)
 
 
-def _grounding(question: Question) -> str:
+def _grounding(question: Question, thought: str, sides: Sides) -> str:
     if len(question.boxes) != 1:
         raise ValueError(f"{question.record_id}: a grounding question with {len(question.boxes)} boxes; it needs one")
-    return format_box(question.boxes[0], question.thought)
+    return format_box(question.boxes[0], thought, sides)
 
 
 TARGETS = {"detection": _detection, "classification": _classification, "grounding": _grounding}
 
 
-def target(question: Question) -> str:
+def target(question: Question, sides: Sides = THOUSANDTHS) -> str:
     """The completion that states the gold answer of any question, with confidence 1 and its thought as thinking.
 
+    Boxes and the corners of the thought are in whole units of which the picture has `sides`.
     Raises ValueError for a gold answer that the question's parser could not read back.
     """
-    return TARGETS[question.task](question)
+    return TARGETS[question.task](question, corners(question.thought, sides), sides)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from tasks.data.questions import fill
 from tasks.data.records import Question, read_questions
 from tasks.graders import make_grader
+from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.validation import Validation
@@ -59,7 +60,8 @@ class Job:
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
         self.val: list[Question] = read_questions(self.slice / "val.jsonl")
         self.processor: ProcessorMixin = load_processor(self.params.model, self.init)
-        self.grader = make_grader(self.params.reward)
+        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool)
+        self.grader = self.coordinates.reading(make_grader(self.params.reward))
 
     def load(self) -> PreTrainedModel:
         """The initial weights, with a fresh LoRA adapter when the parameters ask for one."""

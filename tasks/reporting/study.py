@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.data.records import Box, read_jsonl
 from tasks.params import Grid
-from tasks.scoring.metrics import METRICS
+from tasks.scoring.metrics import METRICS, OPTIONAL
 
 
 class StudyError(ValueError):
@@ -104,7 +104,8 @@ class Study:
     @property
     def headings(self) -> dict[str, str]:
         """{metric: its heading} of the study's tasks."""
-        return {metric: heading for task in self.tasks for metric, heading in METRICS[task].items()}
+        shown = {metric: heading for task in self.tasks for metric, heading in METRICS[task].items()}
+        return {metric: heading for metric, heading in shown.items() if metric in self.base.metrics}
 
     @property
     def num_questions(self) -> int:
@@ -135,9 +136,9 @@ def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None) -> G
     except (KeyError, json.JSONDecodeError) as error:
         raise StudyError(f"{path} cannot be read ({error!r}); grade {folder.name} again") from None
     shown = {metric for task in {a.task for a in answers} for metric in METRICS[task]}
-    if absent := sorted(shown - metrics.keys()):
+    if absent := sorted(shown - OPTIONAL - metrics.keys()):
         raise StudyError(f"{folder / 'metrics.json'} has no {', '.join(absent)}; grade {folder.name} again")
-    return Graded(policy, k, seed, metrics["existence"], {m: metrics[m] for m in shown}, answers)
+    return Graded(policy, k, seed, metrics["existence"], {m: metrics[m] for m in shown & metrics.keys()}, answers)
 
 
 def _answer(row: dict) -> Answer:

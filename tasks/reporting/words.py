@@ -118,12 +118,14 @@ def graded(answer: Answer) -> str:
 def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
     """What the score is, what its intervals cover and what they do not, in plain sentences."""
     asked = [_EXISTENCE[study.base.existence]] if "detection" in study.tasks else []
-    return (*(_score(params, task) for task in study.tasks), *asked, _coverage(params, study))
+    return (*(_score(params, study, task) for task in study.tasks), *asked, _coverage(params, study))
 
 
 _EXISTENCE = {
     "ground_truth": "Each test picture is asked for the categories it shows and for no other, so objects that a policy "
     "would invent of an absent category go unseen (grade.existence: ground_truth).",
+    "model": "Each test picture is asked for the categories of which the base model states a box there; an object of "
+    "any other counts as missed by every policy (grade.existence: model).",
     "all": "Each test picture is asked for every category, shown or not (grade.existence: all).",
 }
 
@@ -140,11 +142,11 @@ _PARTS = {
 }
 
 
-def _score(params: Params, task: str) -> str:
+def _score(params: Params, study: Study, task: str) -> str:
     weights = getattr(params.reward, task).weights
     total = sum(weights.values())
     parts = " + ".join(f"{100 * weight / total:.0f}% {_PARTS[name]}" for name, weight in weights.items() if weight)
-    beside = ", ".join(METRICS[task].values())
+    beside = ", ".join(heading for metric, heading in METRICS[task].items() if metric in study.headings)
     return (
         f"The score of a {task} answer is the reward that RFT is trained on, between 0 and 1: {parts}; a policy's "
         f"score is the mean over all questions. SFT is trained to imitate answers instead, so {beside} stand beside it."

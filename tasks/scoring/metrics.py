@@ -1,6 +1,7 @@
 """The metrics of each task over a whole set of prediction rows (predictions.jsonl), beside the mean reward.
 
-METRICS names those that a table shows, with their headings. Unreadable answers count: as a wrong label, as IoU 0.
+METRICS names those that a table shows, with their headings; OPTIONAL ones only where they are defined. Unreadable
+answers count: as a wrong label, as IoU 0.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from tasks.graders.published import lenient
 from tasks.scoring.coco import ap_by_category, detection_ap
 
 METRICS = {
-    "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50"},
+    "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50", "ap_base": "AP base", "ap_novel": "AP novel"},
     "classification": {
         "accuracy": "Accuracy",
         "accuracy_lenient": "Lenient accuracy",
@@ -22,17 +23,20 @@ METRICS = {
     },
     "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
 }
+OPTIONAL = {"ap_base", "ap_novel"}  # open vocabulary
 
 
-def task_metrics(rows: Sequence[Mapping]) -> dict:
+def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> dict:
     """{metric: value in 0..1, or {class: value}} of every task that the rows hold; sub-rewards by their name too.
 
-    Raises ValueError as `detection_ap` does.
+    `base`: the categories trained on, where others are tested. Raises ValueError as `detection_ap` does.
     """
     names = dict.fromkeys(name for row in rows for name in row["sub_rewards"])
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
     for task in tasks_of(rows):
         found |= SCORES[task]([row for row in rows if row["task"] == task])
+    if base is not None and "ap_by_category" in found:
+        found |= base_and_novel(found["ap_by_category"], base)
     return found
 
 
@@ -87,18 +91,14 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def base_and_novel(ap_by_category: Mapping[str, float], base: Sequence[str]) -> dict[str, float]:
-    """Open vocabulary: {"ap_base", "ap_novel", "ap_all"}, means over the categories trained on, the others, and all.
-
-    Raises ValueError where one of the two is empty: there is nothing open then.
+    """Open vocabulary: {"ap_base", "ap_novel"}, means over the categories trained on and over the others; their mean
+    over all is `ap`. One that no tested category belongs to is left out.
     """
     groups = {
         "ap_base": [ap for category, ap in ap_by_category.items() if category in base],
         "ap_novel": [ap for category, ap in ap_by_category.items() if category not in base],
-        "ap_all": list(ap_by_category.values()),
     }
-    if empty := [name for name, values in groups.items() if not values]:
-        raise ValueError(f"no category for {', '.join(empty)} among {sorted(ap_by_category)}; base is {list(base)}")
-    return {name: fmean(values) for name, values in groups.items()}
+    return {name: fmean(values) for name, values in groups.items() if values}
 
 
 def _shared(a: Box, b: Box) -> float:

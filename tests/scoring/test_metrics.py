@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.scoring.metrics import METRICS, base_and_novel, task_metrics, tasks_of
+from tasks.scoring.metrics import METRICS, OPTIONAL, base_and_novel, task_metrics, tasks_of
 
 GOLD = [0, 0, 100, 100]
 
@@ -43,12 +43,20 @@ def test_a_mixed_set_has_the_metrics_of_each_task():
     rows = [classified("a", "a"), grounded("p", GOLD), box | {"sub_rewards": {"iou": 1.0}}]
     found = task_metrics(rows)
     assert tasks_of(rows) == list(METRICS)
-    assert all(found[name] == pytest.approx(1) for task in METRICS for name in METRICS[task])
+    assert all(found[name] == pytest.approx(1) for task in METRICS for name in METRICS[task].keys() - OPTIONAL)
     assert found["ap_by_category"] == {"cat": pytest.approx(1)}
 
 
 def test_open_vocabulary_means():
     found = base_and_novel({"red": 0.2, "blue": 0.4, "green": 0.9}, ["red", "blue", "black"])
-    assert found == pytest.approx({"ap_base": 0.3, "ap_novel": 0.9, "ap_all": 0.5})
-    with pytest.raises(ValueError, match="ap_novel"):
-        base_and_novel({"red": 0.2}, ["red"])
+    assert found == pytest.approx({"ap_base": 0.3, "ap_novel": 0.9})
+    assert base_and_novel({"red": 0.2}, ["red"]) == {"ap_base": 0.2}
+    row = {"task": "detection", "record_id": "p", "asked": "cat", "gold": [GOLD], "boxes": [GOLD], "confidences": [1.0]}
+    rows = [
+        row | {"sub_rewards": {"iou": 1.0}},
+        row | {"asked": "dog", "boxes": [], "confidences": [], "sub_rewards": {"iou": 0.0}},
+    ]
+    found = task_metrics(rows, base=["cat"])
+    assert {m: found[m] for m in ("ap", "ap_base", "ap_novel")} == pytest.approx(
+        {"ap": 0.5, "ap_base": 1, "ap_novel": 0}
+    )

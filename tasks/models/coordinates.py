@@ -1,0 +1,64 @@
+"""How each model family writes boxes, and the pair that stands between a model and the graders.
+
+relative_1000     thousandths of the picture's sides (Qwen2-VL, Qwen3-VL, the shipped model)
+absolute_resized  pixels of the picture as the processor resizes it (Qwen2.5-VL, arXiv 2502.13923, section 2.1.2)
+absolute          pixels of the picture itself
+
+With the wrong convention the IoU reward stays at 0 (Visual-RFT issues 119, 143, 232). `write` makes the SFT target of a
+question, `read` brings a completion to thousandths; graders and records know nothing else.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from transformers import ProcessorMixin
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from tasks.data.records import Question
+from tasks.graders.rubric import Grade
+from tasks.graders.target import target
+from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths
+
+Grader = Callable[[str, Question], Grade]
+
+
+class Coordinates:
+    """The units of a model whose questions are about pictures in `pool`."""
+
+    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path):
+        self.sides = {
+            "relative_1000": lambda question: THOUSANDTHS,
+            "absolute_resized": self._resized,
+            "absolute": self._size,
+        }[convention]
+        self._image_processor, self._pool = processor.image_processor, pool
+        self._sizes: dict[str, Sides] = {}
+
+    def write(self, question: Question) -> str:
+        """The SFT target, in the model's units."""
+        return target(question, self.sides(question))
+
+    def read(self, completion: str, question: Question) -> str:
+        """A completion of the model, with its boxes in thousandths."""
+        return to_thousandths(completion, self.sides(question))
+
+    def reading(self, grader: Grader) -> Grader:
+        """`grader` of completions in the model's units."""
+        return lambda completion, question: grader(self.read(completion, question), question)
+
+    def _size(self, question: Question) -> Sides:
+        """Width and height in pixels; a header is read once."""
+        if question.image not in self._sizes:
+            with Image.open(self._pool / question.image) as image:
+                self._sizes[question.image] = image.size
+        return self._sizes[question.image]
+
+    def _resized(self, question: Question) -> Sides:
+        width, height = self._size(question)
+        processor = self._image_processor
+        height, width = smart_resize(
+            height, width, processor.patch_size * processor.merge_size,
+            processor.size["shortest_edge"], processor.size["longest_edge"],
+        )  # fmt: skip
+        return width, height
