@@ -49,13 +49,14 @@ class Split:
         assert used + aside + self.left_out == self.read, f"{used} + {aside} + {self.left_out} is not {self.read}"
 
 
+def _is_number(value: object) -> bool:
+    """A finite number that no arithmetic on boxes can make infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
 def corners(box: object, form: Form, scale: tuple[float, float]) -> Box | str:
     """x1, y1, x2, y2 in pixels, or the reason why there are none. `scale`: pixels of one unit in x and in y."""
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        return f"bbox is not four numbers: {short(box)}"
-    if not all(
-        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in box
-    ):  # NaN is not < 1e9
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)):
         return f"bbox is not four numbers: {short(box)}"
     a, b, c, d = box
     if form == "xywh":
@@ -190,9 +191,11 @@ def _joined(first: Record, other: Record) -> tuple[Record, int]:
 
 
 def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> None:
-    """One picture for equal pixels: rows about it are joined (`by_pixels`), any other twin is put aside."""
+    """One picture for equal pixels: rows about it are joined (`by_pixels`), any other twin is put aside. Which one is
+    kept depends on their names and not on their order.
+    """
     kept: dict[str, Picture] = {}
-    for picture in split.pictures:
+    for picture in sorted(split.pictures, key=lambda p: p.record.image):
         key, draft = picture.record.pixel_hash, files[picture.record.id]
         if key not in kept:
             kept[key] = picture
