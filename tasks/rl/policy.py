@@ -65,7 +65,7 @@ class Policy:
         self.base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
         self.head = self.base.get_output_embeddings()
         self.pictures = Pictures(self.base, frozen)
-        self._temperature = temperature
+        self.temperature = temperature
 
     def precision(self) -> AbstractContextManager:
         """Half-precision models compute as transformers' Trainer has them do: under autocast."""
@@ -85,7 +85,7 @@ class Policy:
         )
         with self.precision():
             hidden = hidden_states(self.base, row, self.pictures.of(prompts))
-            return token_logprobs(self.head, hidden, row.targets, self._temperature), hidden
+            return token_logprobs(self.head, hidden, row.targets, self.temperature), hidden
 
 
 class Reference:

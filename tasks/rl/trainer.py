@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, TrainerControl, TrainerState
 from tasks.models.generate import control_tokens, encode
 from tasks.models.training import Job
 from tasks.models.validation import Validation
+from tasks.rl import preflight
 from tasks.rl.checkpoint import Checkpoints
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
 from tasks.rl.prefix import use_prefix_attention
@@ -98,6 +99,7 @@ class Trainer:
         checkpoints = Checkpoints(self.job.checkpoints, self.job) if self.job.checkpoints else None
         state = checkpoints.load() if checkpoints else None
         if state is None:
+            preflight.check(self.policy, self.job, self.prompt(0))
             validation.on_train_begin(None, self.state, self.control, model=self.model)
         else:
             self.load_state_dict(state, validation)

@@ -1,0 +1,58 @@
+"""Checks of a model before any training, in seconds: each failure says what to do."""
+
+import torch
+
+from tasks.models.generate import encode
+from tasks.models.training import Job
+from tasks.rl.policy import Group, Policy
+from tasks.rl.prompts import Prompt
+
+COMPLETION = "0 1 2 3"
+# The greatest difference of a log-probability: rounding, of which half precision has more.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
+
+
+class PreflightError(RuntimeError):
+    """The engine would train something else than the model answers with."""
+
+
+def _plain(policy: Policy, encoded: dict[str, torch.Tensor], completion: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities (L,) of a completion by the model's own forward: its positions, masks and picture."""
+    encoded = {name: value.to(policy.base.device) for name, value in encoded.items()}
+    length = encoded["input_ids"].shape[1]
+    for name, more in (("input_ids", completion), ("attention_mask", torch.ones_like(completion))):
+        encoded[name] = torch.cat([encoded[name], more[None]], dim=1)
+    if "mm_token_type_ids" in encoded:
+        none = torch.zeros_like(completion)[None]
+        encoded["mm_token_type_ids"] = torch.cat([encoded["mm_token_type_ids"], none], dim=1)
+    logits = policy.base(**encoded, use_cache=False).logits[0, length - 1 : -1].float()
+    return (logits / policy.temperature).log_softmax(-1).gather(1, completion[:, None])[:, 0]
+
+
+@torch.no_grad()
+def check(policy: Policy, job: Job, prompt: Prompt) -> None:
+    """`prompt` is of the job's first question. Raises `PreflightError`.
+
+    The shared prefix must give the log-probabilities of the model's own forward (an architecture that this engine does
+    not know would not), and these must change when the picture is made grey (else it never reaches the model).
+    """
+    tokens = job.processor.tokenizer(COMPLETION, add_special_tokens=False)["input_ids"]
+    completion = torch.tensor(tokens, device=prompt.input_ids.device)
+    encoded = encode(job.processor, job.params.prompt, job.train[:1], job.pool)
+    with policy.precision():
+        policy.pictures.encode([prompt])
+        plain = _plain(policy, encoded, completion)
+        shared, _ = policy.score([Group(prompt, [completion, completion], {})])
+        grey = {name: torch.zeros_like(x) if name == "pixel_values" else x for name, x in encoded.items()}
+        unseen = torch.equal(_plain(policy, grey, completion), plain)
+    difference = (shared - plain.repeat(2)).abs().max().item()
+    if not difference <= TOLERANCE[policy.base.dtype]:
+        raise PreflightError(
+            f"{job.params.model.path}: log-probabilities with a shared prefix are {difference:.2g} off the model's "
+            "own; its attention or positions are not those that the engine kshot knows: take rft.engine trl"
+        )
+    if unseen:
+        raise PreflightError(
+            f"{job.params.model.path}: the picture of {job.train[0].image} changes nothing; the prompt or the chat "
+            "template drops it: correct model.path's chat template or take another model"
+        )
