@@ -1,12 +1,21 @@
 """The COCO reader: used + quarantined = read, whatever is in the file."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tasks.data.coco import CocoSplit, read_coco
+from tasks.data.ingest import ingest
 from tasks.data.records import DataError
+from tasks.data.sources.coco import read_coco as read_drafts
+from tasks.schema.dataset import CocoFiles
+
+
+def read_coco(files: CocoFiles, categories):
+    """Pictures, and everything that was put aside."""
+    done = ingest(read_drafts(files, Path(files.images)), categories, "read")
+    return done.pictures, done.aside
 
 
 def write(tmp_path, annotations, images=None, names=("cat", "dog")):
@@ -19,7 +28,7 @@ def write(tmp_path, annotations, images=None, names=("cat", "dog")):
     categories = [{"id": n + 1, "name": name} for n, name in enumerate(names)]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     (tmp_path / "gt.json").write_text(json.dumps(coco))
-    return CocoSplit(tmp_path / "gt.json", tmp_path / "images")
+    return CocoFiles(annotations=str(tmp_path / "gt.json"), images=str(tmp_path / "images"))
 
 
 def box(id, bbox, image_id=1, category_id=1, **more):
@@ -79,9 +88,9 @@ def test_exif_rotation_and_alpha_are_resolved_before_boxes_are_read(tmp_path):
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
 def test_an_id_that_stands_twice_is_refused_naming_file_and_id(tmp_path, key):
     split = write(tmp_path, [box(1, [0, 0, 5, 5])])
-    coco = json.loads(split.annotations.read_text())
+    coco = json.loads(Path(split.annotations).read_text())
     coco[key].append(coco[key][0])
-    split.annotations.write_text(json.dumps(coco))
+    Path(split.annotations).write_text(json.dumps(coco))
     with pytest.raises(DataError, match=rf"gt\.json: id 1 stands twice among the {key[:3]}"):
         read_coco(split, None)
 
@@ -89,7 +98,7 @@ def test_an_id_that_stands_twice_is_refused_naming_file_and_id(tmp_path, key):
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"images": []}'])
 def test_a_file_that_is_no_coco_file_is_refused(tmp_path, text):
     split = write(tmp_path, [])
-    split.annotations.write_text(text)
+    Path(split.annotations).write_text(text)
     with pytest.raises(DataError, match=r"gt\.json"):
         read_coco(split, None)
 
@@ -137,9 +146,9 @@ def test_names_are_compared_in_one_unicode_form_and_two_that_become_one_are_refu
 @pytest.mark.parametrize("item", [None, 7, [], {}, {"id": None}, {"id": []}, {"id": 1.5}])
 def test_an_item_without_form_or_id_is_put_aside(tmp_path, key, item):
     split = write(tmp_path, [box(1, [0, 0, 5, 5])])
-    coco = json.loads(split.annotations.read_text())
+    coco = json.loads(Path(split.annotations).read_text())
     coco[key].append(item)
-    split.annotations.write_text(json.dumps(coco))
+    Path(split.annotations).write_text(json.dumps(coco))
     pictures, aside = read_coco(split, None)
     assert len(pictures[0].record.objects) == 1
     assert [q.item for q in aside] == [f"#{len(coco[key]) - 1}"]
