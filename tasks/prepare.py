@@ -113,6 +113,7 @@ def refuse_too_many(splits: dict[str, Split], most: float, report: Path) -> None
     for kind in ("image", "annotation"):
         num = sum(q.kind == kind for q in aside)
         if num > most * read[kind]:
+            report.parent.mkdir(parents=True, exist_ok=True)
             write_jsonl(report, aside)
             first = next(q for q in aside if q.kind == kind)
             raise DataError(
@@ -220,7 +221,8 @@ def _say(summary: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", choices=sorted(READERS), help="read this instead of params.yaml")
     args, rest = parser.parse_known_args()

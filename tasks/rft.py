@@ -12,10 +12,12 @@ from pathlib import Path
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
 from tasks.rl import trainer, trl_grpo
+from tasks.rl.checkpoint import Checkpoints
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
 from tasks.sft import arguments
 
+CHECKPOINTS = Path(".rft/checkpoints")
 ENGINES = {
     ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
     ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
@@ -29,9 +31,10 @@ def main() -> None:
     parser.add_argument("--init", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed)
+    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, CHECKPOINTS)
     model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
     job.save(model, args.out, validation, steps)
+    Checkpoints(CHECKPOINTS, job).clear()
 
 
 if __name__ == "__main__":

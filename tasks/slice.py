@@ -121,10 +121,16 @@ def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     return manifest
 
 
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--k", type=int, required=True, choices=range(1, 10_001), metavar="K")
+    parser.add_argument("--k", type=at_least_one, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -122,22 +122,27 @@ def read_text(path: Path, fix: str) -> str:
         return existing(path, "file", fix).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; make it readable") from None
 
 
-def parse_json(text: str) -> object:
-    """The value of a JSON text; ValueError with the reason also where it is too deep or a key stands twice."""
+def parse_json(text: str, without: str | None = None) -> object:
+    """The value of a JSON text; ValueError with the reason also where it is too deep or a key stands twice. The key
+    `without` is dropped from every object while parsing, so that its values take no memory.
+    """
+
+    def unique_keys(pairs: list[tuple[str, object]]) -> dict:
+        row = dict(pairs)
+        if len(row) != len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"key stands twice: {twice!r}")
+        row.pop(without, None)
+        return row
+
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"key stands twice: {next(key for key in row if names.count(key) > 1)!r}")
-    return row
 
 
 def text_fault(value: object) -> str | None:

@@ -7,7 +7,7 @@ picture and one task. Its gold boxes are in thousandths of the picture's sides, 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -102,9 +102,12 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable) -> None:
-    """Write dataclass instances (or dicts) one a line."""
-    lines = [json.dumps(row if isinstance(row, dict) else asdict(row), ensure_ascii=False) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    """Write dataclass instances (or dicts) one a line. Half a surrogate pair, which a broken file may hold, becomes its
+    JSON escape.
+    """
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, default=vars) + "\n")
 
 
 def read_jsonl(path: Path) -> Iterator[dict]:

@@ -46,7 +46,10 @@ def curves(log_history: list[dict]) -> list[dict]:
 
 @dataclass
 class Job:
-    """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model."""
+    """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model.
+
+    RFT by our engine leaves its state in `checkpoints`, and goes on from there; without, it begins anew.
+    """
 
     params: Params
     policy: str
@@ -54,6 +57,7 @@ class Job:
     slice: Path
     init: Path | None
     seed: int
+    checkpoints: Path | None = None
     began: float = field(default_factory=time.time)
 
     def __post_init__(self):

@@ -53,6 +53,22 @@ class Validation(TrainerCallback):
             control.should_training_stop |= self.patience is not None and checks_since_best >= self.patience
         return control
 
+    def state_dict(self) -> dict:
+        """All that it knows, so that a run that is cut off can go on."""
+        return {
+            "curve": self.curve,
+            "best_step": self.best_step,
+            "best_reward": self._best_reward,
+            "best_weights": self._best_weights,
+        }
+
+    def load_state_dict(self, state: dict, step: int, steps: int) -> None:
+        """Go on after `step` of `steps`."""
+        self.curve, self.best_step = state["curve"], state["best_step"]
+        self._best_reward, self._best_weights = state["best_reward"], state["best_weights"]
+        self.bar.reset(total=steps)
+        self.bar.update(step)
+
     def restore(self, model: PreTrainedModel) -> None:
         with torch.no_grad():
             for name, p in trainable(model).items():

@@ -27,11 +27,11 @@ def gae(rewards: torch.Tensor, values: torch.Tensor, gamma: float, lam: float) -
     A_t = sum over l of (gamma lam)^l (r_{t+l} + gamma V_{t+l+1} - V_{t+l}) (arXiv 1506.02438, equation 16).
     """
     deltas = rewards + gamma * torch.cat([values[1:], values.new_zeros(1)]) - values
-    advantages, running = torch.empty_like(deltas), 0.0
-    for step, delta in reversed(list(enumerate(deltas.tolist()))):
+    advantages, running = [], 0.0
+    for delta in reversed(deltas.tolist()):
         running = delta + gamma * lam * running
-        advantages[step] = running
-    return advantages
+        advantages.append(running)
+    return deltas.new_tensor(advantages[::-1])
 
 
 def whiten(values: torch.Tensor) -> torch.Tensor:

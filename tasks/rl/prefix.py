@@ -1,7 +1,7 @@
-"""Shared prefixes: prompts and their completions in one packed row, each prompt's tokens there once.
+"""Shared prefixes: each prompt is computed once for all of its completions, in the update and while decoding.
 
-Row: [prefix 1, completions of 1, prefix 2, completions of 2, ...] without padding, so that linear layers, norms and
-the vocabulary run over real tokens only. Attention alone needs structure: a completion sees its prefix and itself. The
+Update: one packed row [prefix 1, completions of 1, prefix 2, ...] without padding, so that linear layers, norms and the
+vocabulary run over real tokens only. Attention alone needs structure: a completion sees its prefix and itself. The
 dense mask of such a row costs the square of its length; `attention` (registered with transformers as `kshot_prefix`,
 so stock models take it) works on blocks instead: (B, P) prefixes, and (R, C) completions over P + C keys. Positions of
 every completion start where its prefix ends, on all axes of M-RoPE.
@@ -28,6 +28,32 @@ class Layout:
     owner: torch.Tensor  # (R,) the prefix of every completion
     prefix_mask: torch.Tensor  # (B, 1, P, P), 0 or -inf
     completion_mask: torch.Tensor  # (R, 1, C, P + C), 0 or -inf
+
+
+@dataclass
+class Shared:
+    """Decoding: R rows, each of them one of the G completions of one of B prompts whose keys and values stay shared."""
+
+    keys: list[torch.Tensor]  # of each layer (B, K, P, D)
+    values: list[torch.Tensor]
+    blocked: torch.Tensor | None  # (B, 1, 1, 1, P): -inf at padding; None where no prompt is shorter than another
+    num: int  # B * G
+    places: torch.Tensor | None = None  # (R,) of each row among the B * G; None: all are there
+
+    def spread(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, K, n, X) -> (B * K, G * n, X), zeros for a row that is not there."""
+        if self.places is not None:
+            rows = rows.new_zeros(self.num, *rows.shape[1:]).index_copy_(0, self.places, rows)
+        batch = self.keys[0].shape[0]
+        rows = rows.view(batch, -1, *rows.shape[1:]).transpose(1, 2)
+        return rows.reshape(batch * rows.shape[1], -1, rows.shape[-1])
+
+    def collect(self, blocks: torch.Tensor, heads: int) -> torch.Tensor:
+        """(B * K, G * n, X) -> (R, K, n, X); `heads` is K."""
+        batch = self.keys[0].shape[0]
+        blocks = blocks.view(batch, heads, self.num // batch, -1, blocks.shape[-1]).transpose(1, 2)
+        rows = blocks.reshape(self.num, heads, -1, blocks.shape[-1])
+        return rows if self.places is None else rows[self.places]
 
 
 @dataclass(frozen=True)
@@ -149,10 +175,32 @@ def _sdpa(query, key, value, mask, scaling, dropout):
     return out.transpose(1, 2)
 
 
-def attention(module, query, key, value, attention_mask, layout: Layout | None = None, **kwargs):
+def _decode(module, query, key, value, shared: Shared, scaling: float) -> torch.Tensor:
+    """One query a row (R, H, 1, D) over its prompt's keys and its own (R, K, T, D) -> (R, 1, H, D).
+
+    A prompt's keys are read once for all of its completions, not once for each.
+    """
+    (num, heads, length, width), groups = key.shape, query.shape[1] // key.shape[1]
+    query = (query * scaling).view(num, heads, groups, width)
+    before_keys, before_values = (part[module.layer_idx].flatten(0, 1) for part in (shared.keys, shared.values))
+    before = torch.bmm(shared.spread(query), before_keys.mT)
+    if shared.blocked is not None:
+        before = (before.view(len(shared.blocked), heads, 1, -1, before.shape[-1]) + shared.blocked).view_as(before)
+    own = torch.bmm(query.reshape(-1, groups, width), key.flatten(0, 1).mT).view(num, heads, groups, length)
+    scores = torch.cat([shared.collect(before, heads), own], dim=-1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    before, own = weights.split([before_keys.shape[1], length], dim=-1)
+    out = torch.bmm(own.reshape(-1, groups, length), value.flatten(0, 1)).view(num, heads, groups, width)
+    out = out + shared.collect(torch.bmm(shared.spread(before), before_values), heads)
+    return out.reshape(num, 1, -1, width)
+
+
+def attention(module, query, key, value, attention_mask, layout: Layout | Shared | None = None, **kwargs):
     """Transformers' attention interface: query (1, H, N, D) -> (1, N, H, D) by `layout`; plain SDPA without one."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if isinstance(layout, Shared):
+        return _decode(module, query, key, value, layout, kwargs["scaling"]), None
     scaling, dropout = kwargs["scaling"], kwargs.get("dropout", 0.0)
     (num_prefixes, _, width, _), (num, _, length, _) = layout.prefix_mask.shape, layout.completion_mask.shape
     split = num_prefixes * width

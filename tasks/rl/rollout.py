@@ -1,4 +1,4 @@
-"""Rollout: each prompt is read once, its KV cache repeated for its G completions, which are sampled token by token."""
+"""Rollout: each prompt is read once, and its keys and values serve all of its G completions while these are sampled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from tasks.rl.prefix import Shared
 from tasks.rl.prompts import Pictures, Prompt
 
 COMPACT_AT = 0.1  # share of rows that has ended before the others move together
@@ -35,36 +36,25 @@ class Rollout:
 
 
 class _Room(DynamicLayer):
-    """A cache layer with room for what is to come: a new token is written in place, nothing is copied."""
+    """A cache layer with room for the tokens to come: each is written in place, nothing is copied."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, repeats: int, room: int):
+    def __init__(self, like: torch.Tensor, num: int, room: int):
         super().__init__()
-        self._length = keys.shape[2]
-        self._buffers = []
-        for states in (keys, values):
-            batch, heads, length, width = states.shape
-            buffer = states.new_empty(batch * repeats, heads, length + room, width)
-            buffer[:, :, :length] = states.repeat_interleave(repeats, dim=0)
-            self._buffers.append(buffer)
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._show()
-
-    def _show(self) -> None:
-        self.keys, self.values = (buffer[:, :, : self._length] for buffer in self._buffers)
+        self.dtype, self.device, self.is_initialized = like.dtype, like.device, True
+        self._buffers = [like.new_empty(num, like.shape[1], room, like.shape[3]) for _ in range(2)]
+        self._length = 0
 
     def update(self, key_states, value_states, *args, **kwargs):
         end = self._length + key_states.shape[2]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, self._length : end] = states
         self._length = end
-        self._show()
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Only these rows of the batch (in ascending order)."""
-        for number, buffer in enumerate(self._buffers):
-            self._buffers[number] = buffer[rows]
-        self._show()
+        """Only these rows of the batch."""
+        self._buffers = [buffer[rows] for buffer in self._buffers]
 
 
 def _left_padded(prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -125,16 +115,19 @@ class _Decoding:
             use_cache=True,
             **pictures.of(prompts),
         )
-        self._model, self._axes, self._width = model.model, positions.shape[0], ids.shape[1]
-        self._cache = Cache(layers=[_Room(layer.keys, layer.values, repeats, room) for layer in cache.layers])
-        self._position = positions.amax((0, 2)).repeat_interleave(repeats)  # (R,)
-        self._blocked = None  # (R, 1, 1, T): -inf at padding; nothing where no prompt is shorter than another
+        num = len(prompts) * repeats
+        self._model, self._axes = model.model, positions.shape[0]
+        blocked = None
         if padded:
-            self._blocked = output.last_hidden_state.new_zeros(len(self._position), 1, 1, self._width + room)
-            padding = mask.repeat_interleave(repeats, dim=0)[:, None, None] == 0
-            self._blocked[..., : self._width].masked_fill_(padding, float("-inf"))
+            blocked = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
+            blocked = blocked.masked_fill(mask == 0, float("-inf"))[:, None, None, None]
+        keys, values = ([getattr(layer, name) for layer in cache.layers] for name in ("keys", "values"))
+        self._shared = Shared(keys, values, blocked, num)
+        self._cache = Cache(layers=[_Room(layer, num, room) for layer in keys])
+        self._position = positions.amax((0, 2)).repeat_interleave(repeats)  # (R,)
+        self._mask = output.last_hidden_state.new_zeros(1, 1, 1, 1)  # 4-D: passes through, `layout` says it all
         self.hidden = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # (R, width) predicts the next
-        self.rows = torch.arange(len(self._position), device=ids.device)  # of the batch
+        self.rows = torch.arange(num, device=ids.device)  # of the batch
         self.going = torch.ones_like(self.rows, dtype=torch.bool)  # without an end of turn so far
 
     def advance(self, tokens: torch.Tensor) -> None:
@@ -144,17 +137,17 @@ class _Decoding:
             tokens, self.rows, self.going, self._position = (
                 x[keep] for x in (tokens, self.rows, self.going, self._position)
             )
-            self._blocked = None if self._blocked is None else self._blocked[keep]
+            self._shared.places = self.rows
             for layer in self._cache.layers:
                 layer.keep(keep)
         self._position = self._position + 1
-        self._width += 1
         self.hidden = self._model(
             input_ids=tokens[:, None],
-            attention_mask=None if self._blocked is None else self._blocked[..., : self._width],
+            attention_mask=self._mask,
             position_ids=_model_positions(self._position[None, :, None].expand(self._axes, -1, -1)),
             past_key_values=self._cache,
             use_cache=True,
+            layout=self._shared,
         ).last_hidden_state[:, -1]
 
 
@@ -167,8 +160,8 @@ def roll_out(
     sampling: Sampling,
     generator: torch.Generator,
 ) -> Rollout:
-    """`num_generations` completions of each prompt. `model` is without PEFT, in evaluation mode; `pictures` holds the
-    prompts' features; `generator` is on the CPU.
+    """`num_generations` completions of each prompt. `model` is without PEFT, in evaluation mode, and has had
+    `use_prefix_attention`; `pictures` holds the prompts' features; `generator` is on the CPU.
     """
     batch = _Decoding(model, prompts, pictures, sampling.num_generations, sampling.max_length)
     num, device = len(batch.rows), batch.rows.device

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, TrainerControl, TrainerState
 from tasks.models.generate import control_tokens, encode
 from tasks.models.training import Job
 from tasks.models.validation import Validation
+from tasks.rl.checkpoint import Checkpoints
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
 from tasks.rl.prefix import use_prefix_attention
 from tasks.rl.prompts import Prompt, make_prompt
@@ -93,7 +94,13 @@ class Trainer:
         return make_prompt(self.policy.base, encoded, picture=question.image)
 
     def train(self, validation: Validation) -> None:
-        validation.on_train_begin(None, self.state, self.control, model=self.model)
+        """To the last step or until `validation` stops it; from the job's checkpoint where there is one."""
+        checkpoints = Checkpoints(self.job.checkpoints, self.job) if self.job.checkpoints else None
+        state = checkpoints.load() if checkpoints else None
+        if state is None:
+            validation.on_train_begin(None, self.state, self.control, model=self.model)
+        else:
+            self.load_state_dict(state, validation)
         while self.state.global_step < self.params.steps and not self.control.should_training_stop:
             began = time.perf_counter()
             metrics = self.step()
@@ -102,6 +109,33 @@ class Trainer:
             metrics |= {"seconds": seconds, "tokens_per_second": metrics["completion_tokens"] / seconds}
             self.logs.append({"step": self.state.global_step, **metrics})
             validation.on_step_end(None, self.state, self.control, model=self.model)
+            if checkpoints and self.state.global_step % validation.every == 0:
+                checkpoints.save(self.state.global_step, self.state_dict(validation))
+
+    def state_dict(self, validation: Validation) -> dict:
+        """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start."""
+        return {
+            "step": self.state.global_step,
+            "stop": self.control.should_training_stop,
+            "weights": [p.detach() for p in self.trained],
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "waiting": self.sampler.waiting,
+            "logs": self.logs,
+            "validation": validation.state_dict(),
+            "seconds": time.time() - self.job.began,
+        }
+
+    def load_state_dict(self, state: dict, validation: Validation) -> None:
+        self.state.global_step, self.control.should_training_stop = state["step"], state["stop"]
+        with torch.no_grad():
+            for parameter, value in zip(self.trained, state["weights"], strict=True):
+                parameter.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.sampler.waiting, self.logs = state["waiting"], state["logs"]
+        validation.load_state_dict(state["validation"], state["step"], self.params.steps)
+        self.job.began = time.time() - state["seconds"]
 
     def step(self) -> dict[str, float]:
         """One rollout and its updates; the metrics of it."""

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data.command import parse_dataset
+from tasks.data.command import files_of, parse_dataset
 from tasks.data.records import DataError, read_records
+from tasks.data.sources import READERS
 from tasks.params import ParamsError
 from tasks.prepare import prepare
 from tasks.schema.dataset import CocoDataset, JsonlDataset
@@ -184,3 +185,13 @@ def test_what_is_not_asked_for_is_left_out_and_counted(coco):
         name: json.loads((coco / "pool" / f"{name}.json").read_text()) for name in ("categories", "categories_train")
     }
     assert asked == {"categories": ["dog"], "categories_train": ["cat"]}
+
+
+@pytest.mark.parametrize("source", READERS)
+def test_every_source_is_documented_and_has_an_example(source):
+    root = Path(__file__).resolve().parents[2]
+    row = next(row for row in (root / "docs/data.md").read_text().splitlines() if row.startswith(f"| `{source}` |"))
+    examples = [f"source: {source}\n" in file.read_text() for file in (root / "conf/dataset").glob("*.yaml")]
+    assert any(examples)
+    files = files_of(source).model_fields
+    assert all(f"--{name}" in row for name, field in files.items() if field.is_required())

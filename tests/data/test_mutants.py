@@ -102,6 +102,15 @@ def mutate_bytes(raw, rng):
     return raw[start:] + raw[:start]
 
 
+def test_half_a_surrogate_pair_as_an_id_is_put_aside_and_written(images, tmp_path):
+    value = coco_value()
+    value["images"][0] |= {"id": "\ud800", "file_name": "none.png"}
+    (tmp_path / "gt.json").write_text(json.dumps(value))
+    assert account("coco", CocoFiles(annotations=str(tmp_path / "gt.json"), images=str(images)), tmp_path, "gt.json")
+    written = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert "\ud800" in {row["item"] for row in written}
+
+
 def bounded(attempt):
     """`attempt()`, which took at most SECONDS and left the process below MEGABYTES above where it was."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -132,4 +132,5 @@ def test_slice_works_alone_and_says_what_is_wrong_in_one_line(animals, tmp_path)
     done = run("--pool", "pool", "--k", "50", "--seed", "0", "--out", "other")
     assert done.returncode == 1
     assert done.stderr.startswith("slice: too few pictures for k = 50 (cat: have 4, need 50;")
+    assert "'0' is not a whole number" in run("--pool", "pool", "--k", "0", "--seed", "0", "--out", "x").stderr
     assert run("--pool", "none", "--k", "1", "--seed", "0", "--out", "x").stderr.startswith("slice: none/categories")

@@ -16,6 +16,7 @@ SAMPLED = dataclasses.replace(GREEDY, num_generations=8, temperature=1.5)
 
 
 def run(model, prompts, sampling, seed=0):
+    use_prefix_attention(model)
     pictures = Pictures(model)
     pictures.encode(prompts)
     generator = torch.Generator().manual_seed(seed)
@@ -41,7 +42,6 @@ def test_sampled_tokens_carry_the_logprobs_that_the_update_finds(family):
     prompts = make_prompts(family, model)
     rollout = run(model, prompts, SAMPLED)
     groups = [rollout.completions[8 * n : 8 * n + 8] for n in range(3)]
-    use_prefix_attention(model)
     pictures = Pictures(model)
     pictures.encode(prompts)
     row = pack([p.input_ids for p in prompts], [p.positions for p in prompts], groups, model.dtype)

@@ -1,0 +1,143 @@
+"""A run that is cut off goes on to the same weights, bit by bit; a damaged checkpoint is never used in silence."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tasks import rft
+from tasks.models.loading import load_model
+from tasks.rl.checkpoint import Checkpoints, identity
+from tasks.rl.trainer import Trainer
+
+SETTINGS = {"steps": 3, "eval_steps": 1, "prompts_per_step": 3, "num_iterations": 2, "max_completion_length": 24}
+
+
+def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
+    model, validation, steps = rft.ENGINES["kshot", job.policy](job)
+    validation.restore(model)
+    return model.state_dict(), [step["reward"] for step in steps], [point["reward"] for point in validation.curve]
+
+
+@pytest.mark.parametrize(("algorithm", "done"), [("grpo", 1), ("ppo", 2)])
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monkeypatch, algorithm, done):
+    weights, rewards, val = run(make_job(algorithm, **SETTINGS))
+    job = dataclasses.replace(make_job(algorithm, **SETTINGS), checkpoints=tmp_path)
+    step = Trainer.step
+
+    def cut_off(trainer):
+        if trainer.state.global_step == done:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(job)
+    begun = []
+    monkeypatch.setattr(Trainer, "step", lambda trainer: begun.append(trainer.state.global_step) or step(trainer))
+    resumed = run(dataclasses.replace(job))
+    assert begun == [*range(done, SETTINGS["steps"])]
+    assert (resumed[1], resumed[2]) == (rewards, val)
+    assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "a bit": lambda folder: flip(folder / "state.pt"),
+    "half": lambda folder: os.truncate(folder / "state.pt", (folder / "state.pt").stat().st_size // 2),
+    "empty": lambda folder: os.truncate(folder / "state.pt", 0),
+    "no state": lambda folder: (folder / "state.pt").unlink(),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half a manifest": lambda folder: os.truncate(folder / "manifest.json", 20),
+    "a bit of the manifest": lambda folder: flip(folder / "manifest.json"),
+    "another step's": lambda folder: shutil.copytree(folder.parent / "step-1", folder, dirs_exist_ok=True),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(make_job, tmp_path, capsys, damage):
+    job = make_job()
+    checkpoints = Checkpoints(tmp_path, job)
+    for step in (0, 1, 2):
+        checkpoints.save(step, {"step": step, "weights": [torch.arange(1000.0) + step]})
+    newest = tmp_path / f"grpo-{job.slice.name}" / identity(job) / "step-2"
+    assert sorted(path.name for path in newest.parent.iterdir()) == ["step-1", "step-2"]
+    DAMAGE[damage](newest)
+    state = checkpoints.load()
+    assert (state["step"], state["weights"][0][0]) == (1, 1.0)
+    assert f"damaged, not used: {newest}" in capsys.readouterr().err
+
+
+def test_a_save_that_fails_leaves_the_one_before(make_job, tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, make_job())
+    checkpoints.save(1, {"step": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.save(2, {"step": 2})
+    assert checkpoints.load() == {"step": 1}
+    checkpoints.save(3, {"step": 3})
+    assert checkpoints.load() == {"step": 3}
+    checkpoints.clear()
+    assert checkpoints.load() is None
+
+
+def test_another_run_is_never_picked_up(make_job, tmp_path):
+    job = make_job()
+    Checkpoints(tmp_path, job).save(1, {"step": 1})
+    assert Checkpoints(tmp_path, make_job(beta=0.5)).load() is None
+    assert Checkpoints(tmp_path, dataclasses.replace(job, seed=1)).load() is None
+    other = tmp_path / "other" / job.slice.name
+    shutil.copytree(job.slice, other)
+    moved = dataclasses.replace(job, slice=other)
+    assert identity(moved) == identity(job)
+    (other / "train.jsonl").write_text((other / "train.jsonl").read_text().replace("detection", "grounding", 1))
+    assert identity(moved) != identity(job)
+
+
+@pytest.mark.slow
+def test_the_command_killed_in_training_goes_on_and_ends_with_the_same_policy(make_job, tmp_path):
+    """SIGKILL after every checkpoint; the last start finishes. The policy is that of a run that nobody killed."""
+    root, job = Path.cwd(), make_job(**SETTINGS)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["rft"] = job.params.rft.model_dump()
+    params["model"]["path"] = str(root / "models/tiny")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    words = f"-m tasks.rft --algorithm grpo --pool {job.pool} --slice {job.slice} --init {root}/models/tiny --seed 0"
+
+    def start(out: str) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        return subprocess.Popen([sys.executable, *words.split(), "--out", out], cwd=tmp_path, env=environment)
+
+    assert start("whole").wait() == 0
+    for done in (1, 2):
+        process = start("killed")
+        while not list(tmp_path.glob(f".rft/checkpoints/*/*/step-{done}")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed").exists()
+    assert start("killed").wait() == 0
+    whole, killed = (load_model(job.params.model, tmp_path / name).state_dict() for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    rewards = [json.loads((tmp_path / name / "history.json").read_text())["val"] for name in ("whole", "killed")]
+    assert rewards[0] == rewards[1]
+    assert not list(tmp_path.glob(".rft/checkpoints/*"))
