@@ -100,7 +100,7 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     assert run.data.metrics["test/reward"] == 0.5
     assert run.data.metrics["test/failures/no_answer"] == 3
     assert "train/kl" not in run.data.metrics  # NaN is no number to show
-    assert run.data.params["rft.beta"] == "0.01"
+    assert run.data.params["rft.beta"] == str(study[0].rft.beta)
     assert not any(key.startswith("rft.") for key in shown["sft-1-0"].data.params)
     assert run.data.tags["model"].endswith("policies/grpo-1-0")
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_hash"][:32]
