@@ -3,6 +3,7 @@
 `params.yaml` is composed from `conf/` by `python -m flows.compose`; DVC tracks it section by section.
 """
 
+from math import ceil
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -80,13 +81,26 @@ class Prompt(Section):
 
 
 class Sft(Section):
-    """Supervised steps; `steps: 0` gives back the model that came in. Keeps the checkpoint that is best on val."""
+    """`steps` batches, or as many as `epochs` passes over the slice take: one of the two, the other null. 0 steps give
+    back the model that came in. Keeps the checkpoint that is best on val.
+    """
 
-    steps: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=0)] | None
+    epochs: Positive | None
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
     eval_steps: Count
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give steps or epochs, and null for the other: {self.steps}, {self.epochs}")
+        return self
+
+    def num_steps(self, num_questions: int) -> int:
+        """Optimizer steps on a slice of so many questions."""
+        return self.steps if self.epochs is None else ceil(self.epochs * num_questions / self.batch_size)
 
 
 class Ppo(Section):

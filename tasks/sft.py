@@ -18,16 +18,18 @@ from tasks.params import Params, Sft, load_params
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
-    """`params.steps` supervised steps from the job's initial weights; writes the model folder `out`."""
-    model = job.load()
-    if params.steps == 0:
+    """Supervised steps from the job's initial weights; writes the model folder `out`."""
+    model, steps = job.load(), params.num_steps(len(job.train))
+    if steps == 0:
         job.save(model, out, None, [])
         return
     rows = job.rows(completion=[[{"role": "assistant", "content": job.coordinates.write(q)}] for q in job.train])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(
-            **job.trainer_options(params, scratch), per_device_train_batch_size=params.batch_size, max_length=None
+            **job.trainer_options(params, steps, scratch),
+            per_device_train_batch_size=params.batch_size,
+            max_length=None,
         )
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
         trainer.remove_callback(PrinterCallback)

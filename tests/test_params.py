@@ -35,6 +35,8 @@ def test_the_shipped_file_loads():
         ("rft.num_generations", 1),
         ("rft.engine", "verl"),
         ("sft.steps", -1),
+        ("sft.epochs", 1.0),  # beside steps
+        ("sft.steps", None),
         ("sft.batch_size", True),
         ("prompt.detection", "Detect everything."),
         ("grid.k", []),

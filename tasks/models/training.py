@@ -102,12 +102,12 @@ class Job:
         prompts = [[{"role": "user", "content": text}] for text in texts]
         return Dataset.from_dict({"image": images, "prompt": prompts, **columns}).cast_column("image", Image())
 
-    def trainer_options(self, params: Sft | Rft, scratch: str) -> dict:
+    def trainer_options(self, params: Sft | Rft, steps: int, scratch: str) -> dict:
         """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""
         half = self.params.model.dtype != "float32"
         return {
             "output_dir": scratch,
-            "max_steps": params.steps,
+            "max_steps": steps,
             "learning_rate": params.learning_rate,
             "weight_decay": params.weight_decay,
             "lr_scheduler_type": "linear",

@@ -19,7 +19,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
         return [job.grader(c[0]["content"], job.train[n]).reward for c, n in zip(completions, question, strict=True)]
 
     config = GRPOConfig(
-        **job.trainer_options(params, scratch),
+        **job.trainer_options(params, params.steps, scratch),
         warmup_steps=params.warmup_steps,
         per_device_train_batch_size=params.prompts_per_step * params.num_generations,
         num_generations=params.num_generations,

@@ -45,8 +45,13 @@ def test_sft_lowers_its_loss_and_writes_a_folder_that_loads(data, tmp_path):
     assert load_model(run.params.model, tmp_path / "sft").num_parameters() == run.load().num_parameters()
 
 
+def test_epochs_are_passes_over_the_slice():
+    warmup = load_params().warmup.model_copy(update={"steps": None, "epochs": 1.5, "batch_size": 8})
+    assert [warmup.num_steps(n) for n in (1, 16, 17)] == [1, 3, 4]
+
+
 def test_zero_warmup_steps_give_the_base_model_itself(data, tmp_path):
-    run = job(data, "warmup", warmup={"steps": 0})
+    run = job(data, "warmup", warmup={"steps": 0, "epochs": None})
     sft.train(run, run.params.warmup, tmp_path / "warmup")
     base, same = run.load().state_dict(), load_model(run.params.model, tmp_path / "warmup").state_dict()
     assert all(torch.equal(base[name], same[name]) for name in base)
