@@ -1,8 +1,10 @@
-"""Checks of a model before any training, in seconds: each failure says what to do."""
+"""Checks of a model in the engine kshot before any training, in seconds: each failure says what to do."""
 
 import torch
 
+from tasks.models import preflight
 from tasks.models.generate import encode
+from tasks.models.preflight import PreflightError
 from tasks.models.training import Job
 from tasks.rl.policy import Group, Policy
 from tasks.rl.prompts import Prompt
@@ -10,10 +12,6 @@ from tasks.rl.prompts import Prompt
 COMPLETION = "0 1 2 3"
 # The greatest difference of a log-probability: rounding, of which half precision has more.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
-
-
-class PreflightError(RuntimeError):
-    """The engine would train something else than the model answers with."""
 
 
 def _plain(policy: Policy, encoded: dict[str, torch.Tensor], completion: torch.Tensor) -> torch.Tensor:
@@ -31,11 +29,12 @@ def _plain(policy: Policy, encoded: dict[str, torch.Tensor], completion: torch.T
 
 @torch.no_grad()
 def check(policy: Policy, job: Job, prompt: Prompt) -> None:
-    """`prompt` is of the job's first question. Raises `PreflightError`.
+    """`prompt` is of the job's first question. Raises `PreflightError`, for what SFT checks too.
 
     The shared prefix must give the log-probabilities of the model's own forward (an architecture that this engine does
     not know would not), and these must change when the picture is made grey (else it never reaches the model).
     """
+    preflight.check(job, policy.model)
     tokens = job.processor.tokenizer(COMPLETION, add_special_tokens=False)["input_ids"]
     completion = torch.tensor(tokens, device=prompt.input_ids.device)
     encoded = encode(job.processor, job.params.prompt, job.train[:1], job.pool)
