@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from tasks.models import preflight
 from tasks.models.training import Job, curves
 from tasks.params import Params, Sft, load_params
 
@@ -23,6 +24,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if steps == 0:
         job.save(model, out, None, [])
         return
+    preflight.check(job, model)
     rows = job.rows(completion=[[{"role": "assistant", "content": job.coordinates.write(q)}] for q in job.train])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:

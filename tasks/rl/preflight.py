@@ -1,19 +1,20 @@
-"""Checks of a model before any training, in seconds: each failure says what to do."""
+"""Checks of a model in the engine kshot before any training, in seconds: each failure says what to do."""
+
+import sys
 
 import torch
 
+from tasks.models import preflight
 from tasks.models.generate import encode
+from tasks.models.preflight import PreflightError
 from tasks.models.training import Job
+from tasks.rl import memory
 from tasks.rl.policy import Group, Policy
 from tasks.rl.prompts import Prompt
 
 COMPLETION = "0 1 2 3"
 # The greatest difference of a log-probability: rounding, of which half precision has more.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
-
-
-class PreflightError(RuntimeError):
-    """The engine would train something else than the model answers with."""
 
 
 def _plain(policy: Policy, encoded: dict[str, torch.Tensor], completion: torch.Tensor) -> torch.Tensor:
@@ -29,15 +30,35 @@ def _plain(policy: Policy, encoded: dict[str, torch.Tensor], completion: torch.T
     return (logits / policy.temperature).log_softmax(-1).gather(1, completion[:, None])[:, 0]
 
 
-@torch.no_grad()
 def check(policy: Policy, job: Job, prompt: Prompt) -> None:
-    """`prompt` is of the job's first question. Raises `PreflightError`.
+    """`prompt` is of the job's first question. Raises `PreflightError`, for what SFT checks too.
 
-    The shared prefix must give the log-probabilities of the model's own forward (an architecture that this engine does
-    not know would not), and these must change when the picture is made grey (else it never reaches the model).
+    Says on stderr what memory the run needs, which must be there.
     """
+    preflight.check(job, policy.model)
     tokens = job.processor.tokenizer(COMPLETION, add_special_tokens=False)["input_ids"]
     completion = torch.tensor(tokens, device=prompt.input_ids.device)
+    _check_logprobs(policy, job, prompt, completion)
+    _check_memory(policy, job, prompt, completion)
+
+
+def _check_memory(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor) -> None:
+    parts, there = memory.estimate(policy, job, prompt, completion), memory.available()
+    held = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
+    line = f"memory: about {sum(parts.values()):.2f} of {there:.1f} GB ({held})"
+    if sum(parts.values()) > there:
+        raise PreflightError(
+            f"{line}; give model.lora, or lower rft.micro_batch_tokens, rft.prompts_per_step, rft.num_generations or "
+            "grade.batch_size"
+        )
+    print(line, file=sys.stderr)
+
+
+@torch.no_grad()
+def _check_logprobs(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor) -> None:
+    """The shared prefix must give the log-probabilities of the model's own forward (an architecture that this engine
+    does not know would not), and these must change when the picture is made grey (else it never reaches the model).
+    """
     encoded = encode(job.processor, job.params.prompt, job.train[:1], job.pool)
     with policy.precision():
         policy.pictures.encode([prompt])

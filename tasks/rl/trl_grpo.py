@@ -5,6 +5,7 @@ import tempfile
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from tasks.models import preflight
 from tasks.models.generate import control_tokens
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
@@ -46,5 +47,6 @@ def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
     validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(job, scratch, [validation])
+        preflight.check(job, trainer.model)
         trainer.train()
     return trainer.model, validation, curves(trainer.state.log_history)

@@ -1,10 +1,14 @@
 """What would train something else than the model answers with is refused before the first step."""
 
+import re
+import time
+
 import pytest
 import torch
 
-from tasks.rl import preflight
+from tasks.rl import memory, preflight
 from tasks.rl.grpo import Grpo
+from tasks.rl.policy import Group
 from tasks.rl.trainer import Trainer
 
 
@@ -12,8 +16,34 @@ def check(trainer: Trainer) -> None:
     preflight.check(trainer.policy, trainer.job, trainer.prompt(0))
 
 
-def test_the_shipped_model_passes(make_job):
-    check(Trainer(make_job(), Grpo))
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.04}], ids=["policy", "with a reference"])
+def test_the_shipped_model_passes_in_seconds_and_its_memory_is_told(make_job, capsys, settings):
+    trainer, began = Trainer(make_job(**settings), Grpo), time.process_time()
+    check(trainer)
+    assert time.process_time() - began < 10
+    line = re.fullmatch(r"memory: about (.+) of .+ GB \((.+)\)\n", capsys.readouterr().err)
+    parts = {name: float(size) for name, size in re.findall(r"(\w[\w ]+) ([0-9.]+)", line[2])}
+    assert float(line[1]) == pytest.approx(sum(parts.values()), abs=0.03)
+    assert (parts["reference"] > 0) == bool(settings)
+
+
+def test_the_activations_told_are_those_of_a_full_micro_batch(make_job):
+    trainer = Trainer(make_job(), Grpo)
+    prompts = [trainer.prompt(n) for n in range(4)]
+    completions = [torch.randint(20, 90, (48,)) for _ in range(4)]
+    groups = [Group(prompt, completions, {}) for prompt in prompts]
+    trainer.params = trainer.params.model_copy(update={"micro_batch_tokens": sum(group.size for group in groups)})
+    trainer.job.params = trainer.job.params.model_copy(update={"rft": trainer.params})
+    told = memory.estimate(trainer.policy, trainer.job, prompts[0], completions[0])["activations"]
+    tower = memory.saved_bytes(trainer.policy, lambda: trainer.policy.pictures.encode(prompts))
+    row = memory.saved_bytes(trainer.policy, lambda: trainer.policy.score(groups))
+    assert told == pytest.approx((tower + row) / 1e9, rel=0.25)
+
+
+def test_a_run_that_does_not_fit_is_refused(make_job, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 0.001)
+    with pytest.raises(preflight.PreflightError, match=r"of 0\.0 GB .* give model\.lora, or lower"):
+        check(Trainer(make_job(), Grpo))
 
 
 def test_other_positions_than_the_models_own_are_refused(make_job, monkeypatch):

@@ -1,0 +1,112 @@
+"""Checks before any training, for SFT and RFT alike, in seconds for a few pictures: each failure says what to do."""
+
+import dataclasses
+import warnings
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from tasks.data.records import Question
+from tasks.graders.rubric import Grade
+from tasks.models.generate import encode
+from tasks.models.training import Job
+
+# What the published weights of a family write boxes in (tasks.models.coordinates).
+CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
+MOST_CUT = 0.05  # a crowded picture or two may be too long
+
+
+class PreflightError(RuntimeError):
+    """The run would learn something else than it is asked to, or nothing."""
+
+
+def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
+    """Raises `PreflightError`; warns of what costs some reward and stops nothing."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    _check_image_tokens(job, base)
+    _check_padding(job)
+    grades = [_check_gold(job, question) for question in job.train]
+    _warn(job, base, grades)
+
+
+@torch.no_grad()
+def _check_image_tokens(job: Job, model: PreTrainedModel) -> None:
+    """As many places in the prompt as the tower gives features for the first picture."""
+    encoded = encode(job.processor, job.params.prompt, job.train[:1], job.pool)
+    places = int((encoded["input_ids"] == model.config.image_token_id).sum())
+    pixels, grid = (encoded[name].to(model.device) for name in ("pixel_values", "image_grid_thw"))
+    features = sum(map(len, model.model.get_image_features(pixels, grid, return_dict=True).pooler_output))
+    if places != features:
+        raise PreflightError(
+            f"{job.params.model.path}: the prompt has {places} image tokens for {job.train[0].image}, of which the "
+            f"model makes {features} features; its processor and its weights are not of one model (image_token_id, "
+            "patch_size, merge_size): copy both from the same one"
+        )
+
+
+def _check_padding(job: Job) -> None:
+    mask = job.processor.tokenizer(["a", "a b c d"], padding=True, return_tensors="pt")["attention_mask"]
+    if not mask[:, -1].all():
+        raise PreflightError(
+            f"{job.params.model.path}: its tokenizer pads on the right, so that answers in a batch would go on from "
+            "padding; load it by tasks.models.loading.load_processor, which pads on the left"
+        )
+
+
+def _check_gold(job: Job, question: Question) -> Grade:
+    """The grade of the gold answer: it must survive the tokenizer, be read back, and earn 1 but for rounding."""
+    text, tokenizer = job.coordinates.write(question), job.processor.tokenizer
+    name, reward = f"{question.record_id}, {question.task} {question.asked!r}", f"reward.{question.task}"
+    decoded = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+    if decoded != text:
+        raise PreflightError(
+            f"{name}: the tokenizer of {job.params.model.path} turns the gold answer {text[:200]!r} into "
+            f"{decoded[:200]!r}; the tags must not be special tokens, nor a letter unknown: correct its tokenizer"
+        )
+    grade = job.grader(text, question)
+    units = [1000 / side + 1e-6 for side in job.coordinates.sides(question)] * 2
+    near = len(grade.boxes) == len(question.boxes) and all(
+        abs(stated - gold) <= unit
+        for pair in zip(grade.boxes, question.boxes, strict=True)
+        for stated, gold, unit in zip(*pair, units, strict=True)
+    )
+    if not near:
+        raise PreflightError(
+            f"{name}: the gold boxes {question.boxes} are read back as {grade.boxes} from {text[:200]!r} "
+            f"({grade.failure}); correct model.coordinates, or the question's labels"
+        )
+    # against what is stated, so that rounding to whole units costs nothing
+    stated = job.grader(text, dataclasses.replace(question, boxes=grade.boxes))
+    if stated.reward < 1 - 1e-6:
+        raise PreflightError(
+            f"{name}: the gold answer earns {stated.reward:.3f}, not 1 ({stated.sub_rewards}, {stated.failure}): "
+            f"{text[:200]!r}; correct {reward} (a `length` grader: raise {reward}.max_characters)"
+        )
+    return grade
+
+
+def _warn(job: Job, model: PreTrainedModel, grades: list[Grade]) -> None:
+    lost = sum(grade.failure is not None for grade in grades)
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(grades)} gold answers lose their boxes by rounding to whole units: these are too small to "
+            "earn a reward; leave them out, or lower reward.detection.iou_threshold",
+            stacklevel=3,
+        )
+    most = job.params.grade.max_new_tokens
+    texts = [job.coordinates.write(question) for question in job.train]
+    cut = sum(len(ids) >= most for ids in job.processor.tokenizer(texts)["input_ids"])  # an end of turn comes on top
+    if cut > MOST_CUT * len(texts):
+        warnings.warn(
+            f"{cut} of {len(texts)} gold answers do not fit in grade.max_new_tokens {most}, and a policy that writes "
+            "them is cut off without a reward: raise it",
+            stacklevel=3,
+        )
+    convention = CONVENTIONS.get(model.config.model_type, job.params.model.coordinates)
+    if convention != job.params.model.coordinates and any(q.boxes for q in job.train):
+        warnings.warn(
+            f"{model.config.model_type} writes boxes as {convention}; model.coordinates is "
+            f"{job.params.model.coordinates}, with which its IoU starts at 0",
+            stacklevel=3,
+        )

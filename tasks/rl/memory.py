@@ -1,0 +1,65 @@
+"""What a run of the engine kshot needs of memory: measured on one prompt, scaled to a step."""
+
+import os
+from collections.abc import Callable
+
+import torch
+from peft import PeftModel
+
+from tasks.models.training import Job
+from tasks.rl.policy import Group, Policy
+from tasks.rl.prompts import Prompt
+
+
+def saved_bytes(policy: Policy, forward: Callable) -> int:
+    """Bytes that `forward` keeps for its backward pass, the policy's parameters aside."""
+    parameters = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = forward()  # while it lives, no storage takes the place of another
+    del kept
+    return sum(sizes.values())
+
+
+def estimate(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor) -> dict[str, float]:
+    """GB by what they hold. The prompt stands for all; `completion` (L,) is any."""
+    rft, grade = job.params.rft, job.params.grade
+    parameters = list(policy.model.parameters())
+    weights = sum(p.nbytes for p in parameters)
+    beta = rft.ppo.beta if job.policy == "ppo" else rft.beta
+    group = Group(prompt, [completion] * rft.num_generations, {})
+    length, most = len(prompt.input_ids), rft.num_generations * rft.max_completion_length
+    policy.model.train()  # half-precision models recompute activations only then
+    with policy.precision():
+        tower = saved_bytes(policy, lambda: policy.pictures.encode([prompt]))
+        row = saved_bytes(policy, lambda: policy.score([group]))
+    micro_batch = row / group.size * max(rft.micro_batch_tokens, length + most)
+    tokens = max(rft.prompts_per_step * (length + most), grade.batch_size * (length + grade.max_new_tokens))
+    parts = {
+        "weights": weights,
+        "reference": weights if beta and not isinstance(policy.model, PeftModel) else 0,
+        "gradients and Adam": 3 * sum(p.nbytes for p in parameters if p.requires_grad),
+        "keys and values": tokens * _bytes_a_token(policy),
+        "activations": rft.prompts_per_step * tower + micro_batch,
+    }
+    return {name: size / 1e9 for name, size in parts.items()}
+
+
+def _bytes_a_token(policy: Policy) -> int:
+    text = policy.base.config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * width * policy.base.dtype.itemsize
+
+
+def available() -> float:
+    """GB of the GPU, or of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1] / 1e9
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9

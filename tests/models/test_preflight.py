@@ -1,0 +1,107 @@
+"""Before SFT and RFT: what could not be learned or rewarded is refused, and the message says what to do."""
+
+import dataclasses
+import time
+import warnings
+
+import pytest
+from transformers import PreTrainedModel
+
+from tasks import sft
+from tasks.models.preflight import PreflightError, check
+from tasks.models.training import Job
+from tasks.params import DigitsDataset, Slice, load_params
+from tasks.prepare import prepare
+from tasks.slice import make_slice
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=2, num_test=2), folder / "pool")
+    make_slice(Slice(num_absent=1, allow_fewer=False), folder / "pool", 1, 0, folder / "slice")
+    return folder
+
+
+@pytest.fixture
+def make_job(data):
+    def make(**sections: dict) -> Job:
+        """With keys of sections changed."""
+        raw = load_params().model_dump()
+        for name, values in sections.items():
+            raw[name] |= values
+        return Job(type(load_params()).model_validate(raw), "sft", data / "pool", data / "slice", None, 0)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(data) -> PreTrainedModel:
+    return Job(load_params(), "sft", data / "pool", data / "slice", None, 0).load()
+
+
+@pytest.mark.parametrize("convention", ["relative_1000", "absolute"])
+def test_the_shipped_model_passes_in_seconds(make_job, model, convention):
+    job, began = make_job(model={"coordinates": convention}), time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if convention == "relative_1000" else "ignore")
+        check(job, model)
+    assert time.process_time() - began < 10
+
+
+def test_sft_is_checked_before_its_first_step(make_job, tmp_path):
+    job = make_job()
+    job.processor.tokenizer.padding_side = "right"
+    with pytest.raises(PreflightError, match="pads on the right"):
+        sft.train(job, job.params.sft, tmp_path / "sft")
+    assert not (tmp_path / "sft").exists()
+
+
+def test_image_tokens_that_are_not_the_features_are_refused(make_job, model):
+    job = make_job()
+    job.processor.image_processor.merge_size = 1  # of another model: four times as many places
+    with pytest.raises(PreflightError, match=r"\d+ image tokens .* \d+ features; .* copy both from the same one"):
+        check(job, model)
+
+
+def test_a_tag_that_the_tokenizer_drops_is_refused(make_job, model):
+    job = make_job()
+    job.processor.tokenizer.add_special_tokens({"additional_special_tokens": ["<answer>"]})
+    with pytest.raises(PreflightError, match="must not be special tokens"):
+        check(job, model)
+
+
+def test_boxes_that_do_not_come_back_are_refused(make_job, model, monkeypatch):
+    job = make_job()
+    write = job.coordinates.write
+
+    def swapped(question):
+        return write(dataclasses.replace(question, boxes=tuple((b, a, d, c) for a, b, c, d in question.boxes)))
+
+    monkeypatch.setattr(job.coordinates, "write", swapped)
+    with pytest.raises(PreflightError, match=r"read back as .* correct model\.coordinates"):
+        check(job, model)
+
+
+def test_gold_that_the_rubric_does_not_pay_in_full_is_refused(make_job, model):
+    detection = {**load_params().reward.detection.model_dump(), "length": 1.0, "max_characters": 40}
+    with pytest.raises(PreflightError, match=r"earns 0\.\d+, not 1 .* raise reward\.detection\.max_characters"):
+        check(make_job(reward={"detection": detection}), model)
+
+
+def test_gold_that_rounding_makes_worthless_is_told_of(make_job, model):
+    job = make_job()
+    tiny = ((10.4, 10.4, 11.6, 11.6),)  # written as 10 to 12: the IoU is 0.36
+    job.train = [dataclasses.replace(job.train[0], boxes=tiny), *job.train[1:]]
+    with pytest.warns(UserWarning, match=rf"1 of {len(job.train)} gold answers lose their boxes by rounding"):
+        check(job, model)
+
+
+def test_gold_too_long_to_be_generated_is_told_of(make_job, model):
+    with pytest.warns(UserWarning, match=r"do not fit in grade\.max_new_tokens 8"):
+        check(make_job(grade={"max_new_tokens": 8}), model)
+
+
+def test_units_that_the_family_does_not_write_are_told_of(make_job, model):
+    with pytest.warns(UserWarning, match="qwen3_vl writes boxes as relative_1000"):
+        check(make_job(model={"coordinates": "absolute_resized"}), model)
