@@ -37,12 +37,12 @@ def groups(record: Record) -> set[str]:
 
 
 def only(record: Record, base: Collection[str]) -> Record | None:
-    """The record without any trace of other categories than `base`, and without those that are labelled in part. None
-    for a picture of another class, of which nothing is left to ask.
+    """The record without any trace of other categories than `base`, and without those that are labelled in part (a
+    crowd is, too: a box there is not wrong). None for a picture of another class, of which nothing is left to ask.
     """
     if record.label not in {None, *base} and not record.objects and not record.referring:
         return None
-    learnt = set(base) - set(record.not_exhaustive)
+    learnt = set(base) - set(record.not_exhaustive) - {o.category for o in record.ignore}
     return replace(
         record,
         objects=tuple(o for o in record.objects if o.category in learnt),

@@ -48,7 +48,7 @@ class Point:
     @property
     def flat_params(self) -> dict[str, str]:
         """{'sft.steps': '100', ...}, of the sections that reach this policy: another `rft` makes no other SFT run."""
-        sections = ["dataset", "model", *TRAINING_SECTIONS.get(self.policy, RFT_SECTIONS), "reward", "grade"]
+        sections = ["dataset", "model", "prompt", *TRAINING_SECTIONS.get(self.policy, RFT_SECTIONS), "reward", "grade"]
         return {f"{s}.{key}": str(value) for s in sections for key, value in self.params[s].items()}
 
     @property

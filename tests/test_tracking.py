@@ -132,6 +132,13 @@ def test_other_rft_settings_make_one_more_rft_run_and_no_other(study):
     assert first[2] != second[2]
 
 
+def test_another_prompt_makes_another_run_of_every_policy(params):
+    other = params.model_copy(update={"prompt": params.prompt.model_copy(update={"detection": "Where is '{asked}'?"})})
+    for policy in ("base", "sft", "grpo"):
+        first, second = (tracking.Point("digits", policy, 1, 0, p.model_dump(), "0") for p in (params, other))
+        assert first.fingerprint != second.fingerprint
+
+
 def test_a_lost_database_comes_back_whole(study):
     publish(*study)
     before = {name: (run.data.metrics, run.data.params) for name, run in runs().items()}

@@ -98,17 +98,18 @@ def write_task(task: str, folder: Path, draw: Callable[[], Glyph], num: int, rng
 
 def as_files(params: DigitsDataset, folder: Path) -> FileDataset:
     """The three splits under `folder` as a user would name them in conf/dataset."""
+    chosen = {"categories": params.categories, "test_categories": params.test_categories}
     if params.task == "classification":
         files = {split: FolderFiles(images=str(folder / split)) for split in SHARES}
-        return FolderDataset(source="folder", **files)
+        return FolderDataset(source="folder", **chosen, **files)
     if params.task == "grounding":
         files = {split: LisaFiles(images=str(folder / split)) for split in SHARES}
-        return LisaDataset(source="lisa", **files)
+        return LisaDataset(source="lisa", **chosen, **files)
     files = {
         split: CocoFiles(annotations=str(folder / split / "annotations.json"), images=str(folder / split / "images"))
         for split in SHARES
     }
-    return CocoDataset(source="coco", categories=params.categories, test_categories=params.test_categories, **files)
+    return CocoDataset(source="coco", **chosen, **files)
 
 
 def write_digits(params: DigitsDataset, folder: Path) -> FileDataset:

@@ -48,7 +48,8 @@ class Record:
     """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size.
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
-    `ignore` holds regions that are neither asked for nor counted against an answer (COCO crowds, VOC 'difficult').
+    `ignore` holds regions that are not asked for (COCO crowds, VOC 'difficult'). Training does not ask their categories
+    in that picture at all; grading knows nothing of them, so that a box there counts as wrong.
     `negative` are categories verified to be absent, `not_exhaustive` those of which only some objects are labelled.
     Of a `federated` picture (LVIS) nothing is known of the categories that it neither shows nor has as negative; any
     other picture shows no category but its own.

@@ -47,11 +47,13 @@ def answer(
     progress: str | None = None,
     temperature: float = 0.0,
 ) -> list[str]:
-    """The completion of each question, greedy or sampled at `temperature`. `progress` names a bar on a terminal. The
+    """The completion of each question, greedy or sampled at `temperature` from what the model says: the penalties and
+    cuts of its own generation config are off, as they are in RFT's rollouts. `progress` names a bar on a terminal. The
     model's training mode is kept.
     """
     training, tokenizer = model.training, processor.tokenizer
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    sampling |= {"top_p": 1.0, "repetition_penalty": 1.0}
     model.eval()
     completions: list[str] = []
     starts = range(0, len(questions), batch_size)

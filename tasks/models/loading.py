@@ -7,6 +7,7 @@ ours are the stock classes without that part, with torchvision or not.
 import sys
 from pathlib import Path
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -59,8 +60,11 @@ def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMix
 
 
 def load_model(model: Model, path: Path | str | None = None) -> PreTrainedModel:
-    """The weights in `path` (a trained folder), or the base model's, in `model.dtype`; safetensors only."""
+    """The weights in `path` (a trained folder), or the base model's, in `model.dtype`; safetensors only. On the GPU
+    where there is one.
+    """
     source, revision = _source(model, path)
-    return AutoModelForImageTextToText.from_pretrained(
+    loaded = AutoModelForImageTextToText.from_pretrained(
         source, revision=revision, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
     )
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu")

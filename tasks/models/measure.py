@@ -16,6 +16,7 @@ from tasks.data.digits import as_files, write_task
 from tasks.data.questions import ask
 from tasks.data.records import read_records
 from tasks.graders import make_grader
+from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.printed import printed_glyph
@@ -38,7 +39,7 @@ def measure(params: Params, model_path: Path, pool: Path) -> dict[str, float]:
     """Means over the questions about the train pictures of a pool."""
     questions = ask(read_records(pool / "train.jsonl"), [], 0)
     model, processor = load_model(params.model, model_path), load_processor(params.model, model_path)
-    grader = make_grader(params.reward)
+    grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
 
     def grades(temperature: float):
         texts = answer(

@@ -1,8 +1,8 @@
 """Validation while training: the grader's mean reward on the slice's val questions, the best weights kept, early
 stopping.
 
-SFT and RFT stop and choose by this one callback, so that neither gets a better chance than the other. The test split
-is not seen here.
+SFT and RFT choose by this one callback, so that neither gets a better chance than the other; RFT alone has patience,
+which saves time and changes nothing of what SFT may keep. The test split is not seen here.
 """
 
 from collections.abc import Callable

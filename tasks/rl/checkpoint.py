@@ -19,6 +19,8 @@ from tasks.models.training import Job
 
 KEPT = 2
 SECTIONS = ("model", "prompt", "rft", "reward", "grade")
+TASKS = Path(__file__).parents[1]
+CODE = [TASKS / name for name in ("rl", "graders", "models", "data")]  # that a step runs
 
 
 def _hash(path: Path) -> str:
@@ -35,12 +37,12 @@ def _sync(path: Path) -> None:
 
 
 def identity(job: Job) -> str:
-    """A hash of what a run depends on: parameters, seed, slice, initial weights, libraries, the code of tasks/rl."""
+    """A hash of what a run depends on: parameters, seed, slice, initial weights, libraries, CODE."""
     digest = hashlib.sha256()
     parts = [job.policy, job.seed, torch.__version__, transformers.__version__]
     parts += [getattr(job.params, name).model_dump_json() for name in SECTIONS]
     digest.update("\n".join(map(str, parts)).encode())
-    folders = [job.slice, Path(__file__).parent, *([job.init] if job.init else [])]
+    folders = [job.slice, *CODE, *([job.init] if job.init else [])]
     for file in sorted(file for folder in folders for file in folder.rglob("*") if file.suffix != ".pyc"):
         if file.is_file() and file.name != "history.json":  # it holds the seconds that making the weights took
             digest.update(f"{file.name} {_hash(file)}\n".encode())

@@ -49,6 +49,17 @@ def test_the_same_pixels_in_train_and_test_are_refused(tmp_path):
         prepare(dataset, tmp_path / "leaky")
 
 
+@pytest.mark.parametrize(
+    ("task", "wanted"), [("detection", "seven"), ("classification", "seven"), ("grounding", "sentence")]
+)
+def test_the_categories_asked_for_are_those_of_the_embedded_data_too(tmp_path, task, wanted):
+    digits = DIGITS.model_copy(update={"task": task, "num_test": 60, "categories": [wanted]})
+    prepare(digits, tmp_path / "pool")
+    shown = read_records(tmp_path / "pool" / "test.jsonl")
+    names = {n for r in shown for n in (*r.categories, r.label, *(told.category for told in r.referring)) if n}
+    assert names == {wanted}
+
+
 def slice_of(pool, tmp_path, k, seed=0, params=SLICE):
     out = tmp_path / f"{k}-{seed}-{len(list(tmp_path.iterdir()))}"
     manifest = make_slice(params, pool, k, seed, out)

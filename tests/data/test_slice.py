@@ -97,6 +97,8 @@ def test_nothing_is_asked_about_a_category_that_may_be_there_unlabelled():
     assert sorted(absent(crowd, names, 5)) == ["dog", "owl"]
     assert absent(record(1, label="rose"), names, 5) == []
     assert only(showing(1, "cat", "hen", not_exhaustive=("hen",)), names).categories == ("cat",)
+    beside_a_crowd = showing(1, "cat", "cow", ignore=(Object("cow", BOX),))
+    assert only(beside_a_crowd, names).categories == ("cat",)  # a box on the crowd would be punished
 
 
 def test_a_picture_with_labels_for_every_task_is_asked_for_all():

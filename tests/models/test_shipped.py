@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from tasks.data.questions import ask
 from tasks.data.records import Record
@@ -94,6 +94,27 @@ def test_answers_hang_on_the_picture(model, processor, questions):
     for picture in folder.glob("*.png"):
         Image.new("RGB", (112, 112), "white").save(blank / picture.name)
     assert seen != answer(model, processor, PROMPT, asked, blank, 32, 96)
+
+
+def test_a_models_own_penalties_and_cuts_change_no_answer(model, processor, questions, monkeypatch):
+    """Qwen2.5-VL ships repetition_penalty 1.05, which RFT's rollouts do not have: digits of boxes repeat."""
+    folder, asked = questions
+    plain = answer(model, processor, PROMPT, asked[:4], folder, 4, 48)
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 5.0)
+    assert answer(model, processor, PROMPT, asked[:4], folder, 4, 48) == plain
+    monkeypatch.setattr(model.generation_config, "top_p", 1e-6)
+    sampled = answer(model, processor, PROMPT, asked[:1] * 4, folder, 4, 24, temperature=9.0)
+    assert len(set(sampled)) > 1
+
+
+def test_weights_are_loaded_onto_the_gpu_where_there_is_one(monkeypatch):
+    """A grade is nothing but this and `answer`, which follows the model's device."""
+    placed = []
+    monkeypatch.setattr(PreTrainedModel, "to", lambda self, device: placed.append(device) or self)
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        load_model(MODEL, TINY)
+    assert placed == ["cuda", "cpu"]
 
 
 def test_no_control_token_can_be_sampled(processor):

@@ -16,6 +16,7 @@ import yaml
 
 from tasks import rft
 from tasks.models.loading import load_model
+from tasks.rl import checkpoint
 from tasks.rl.checkpoint import Checkpoints, identity
 from tasks.rl.trainer import Trainer
 
@@ -98,6 +99,18 @@ def test_a_save_that_fails_leaves_the_one_before(make_job, tmp_path, monkeypatch
     assert checkpoints.load() == {"step": 3}
     checkpoints.clear()
     assert checkpoints.load() is None
+
+
+def test_a_run_under_another_grader_or_engine_is_never_picked_up(make_job, tmp_path, monkeypatch):
+    """A reward that changed between two starts would be half of each."""
+    code = tmp_path / "tasks"
+    shutil.copytree(checkpoint.TASKS, code, ignore=shutil.ignore_patterns("__pycache__"))
+    job, before = make_job(), set()
+    monkeypatch.setattr(checkpoint, "CODE", [code / folder.name for folder in checkpoint.CODE])
+    for file in ("rl/losses.py", "graders/detection.py", "models/coordinates.py", "data/questions.py"):
+        before.add(identity(job))
+        (code / file).write_text((code / file).read_text() + "# changed\n")
+        assert identity(job) not in before, file
 
 
 def test_another_run_is_never_picked_up(make_job, tmp_path):

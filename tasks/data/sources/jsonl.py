@@ -4,7 +4,7 @@
      "objects": [{"category": "cat", "box": [x1, y1, x2, y2]}],  detection; [] = the picture shows none
      "label": "tabby",                                         classification
      "referring": [{"instruction": "the cat that sleeps", "box": [x1, y1, x2, y2], "category": "pets"}],  grounding
-     "ignore": [{"category": "cat", "box": [...]}],            regions that are not counted
+     "ignore": [{"category": "cat", "box": [...]}],            crowds: never asked for
      "negative": ["dog"], "not_exhaustive": ["cat"],           as in LVIS
      "unit": "pixels",                                         or "thousandths" of the picture's sides
      "size": [640, 480]}                                       checked against the picture

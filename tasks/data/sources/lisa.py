@@ -25,7 +25,7 @@ def _annotation(path: Path) -> dict:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="strict")
+        text = raw.decode("cp1252")
     row = parse_json(text)
     if not isinstance(row, dict) or not isinstance(row.get("shapes"), list):
         raise ValueError(f"no list 'shapes': {short(row)}")
