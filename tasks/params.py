@@ -121,7 +121,7 @@ class Ppo(Section):
 class Rft(Section):
     """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
-    where one group is not more.
+    where one group is not more. A step whose mean KL to the reference is above `max_kl` is the last (null: none is).
     """
 
     engine: Literal["kshot", "trl"]
@@ -134,6 +134,7 @@ class Rft(Section):
     learning_rate: Positive
     weight_decay: NonNegative
     beta: NonNegative
+    max_kl: Positive | None
     clip_low: Positive
     clip_high: Positive
     temperature: Positive
@@ -269,6 +270,14 @@ class Params(Section):
     def _engine_has_the_algorithms(self):
         if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
             raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        return self
+
+    @model_validator(mode="after")
+    def _max_kl_has_a_reference(self):
+        betas = {"grpo": ("rft.beta", self.rft.beta), "ppo": ("rft.ppo.beta", self.rft.ppo.beta)}
+        for name, beta in (betas[algorithm] for algorithm in self.grid.algorithm):
+            if self.rft.max_kl is not None and not beta:
+                raise ValueError(f"rft.max_kl needs {name} above 0: without, there is no reference to be far from")
         return self
 
 

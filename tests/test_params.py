@@ -62,3 +62,14 @@ def test_a_reward_without_any_weight_is_refused():
     raw = changed("reward.grounding", {"iou": 0.0, "format": 0.0})
     with pytest.raises(ParamsError, match=r"reward\.grounding: .*iou, giou, format, length must be above 0"):
         validate(raw, "params.yaml")
+
+
+@pytest.mark.parametrize(("algorithm", "beta"), [("grpo", "rft.beta"), ("ppo", "rft.ppo.beta")])
+def test_a_greatest_kl_needs_a_reference(algorithm, beta):
+    raw = changed("rft.max_kl", 0.5)
+    raw["grid"] |= {"algorithm": [algorithm], "policy": ["sft", algorithm]}
+    raw["rft"]["beta"] = raw["rft"]["ppo"]["beta"] = 0.1
+    assert validate(raw, "params.yaml").rft.max_kl == 0.5
+    (raw["rft"] if algorithm == "grpo" else raw["rft"]["ppo"])["beta"] = 0.0
+    with pytest.raises(ParamsError, match=rf"rft\.max_kl needs {beta} above 0"):
+        validate(raw, "params.yaml")

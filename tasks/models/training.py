@@ -79,7 +79,7 @@ class Job:
         )
         return get_peft_model(model, config)
 
-    def validation(self, every: int, patience: int | None = None) -> Validation:
+    def validation(self, every: int, patience: int | None = None, max_kl: float | None = None) -> Validation:
         def score(model: PreTrainedModel) -> float:
             grade = self.params.grade
             texts = answer(
@@ -93,7 +93,7 @@ class Job:
             )
             return sum(self.grader(t, q).reward for t, q in zip(texts, self.val, strict=True)) / len(texts)
 
-        return Validation(self.policy, score, every, patience)
+        return Validation(self.policy, score, every, patience, max_kl)
 
     def rows(self, **columns: list) -> Dataset:
         """The train questions as TRL takes them: `image` (decoded on access), `prompt`, and the given columns."""

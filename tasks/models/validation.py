@@ -1,15 +1,19 @@
 """Validation while training: the grader's mean reward on the slice's val questions, the best weights kept, early
-stopping.
+stopping, and an alarm where train and val part.
 
 SFT and RFT choose by this one callback, so that neither gets a better chance than the other; RFT alone has patience,
 which saves time and changes nothing of what SFT may keep. The test split is not seen here.
 """
 
+import warnings
 from collections.abc import Callable
+from statistics import fmean
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+MOST_GAP = 0.2  # mean reward of train minus that of val
 
 
 def trainable(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -18,18 +22,27 @@ def trainable(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 class Validation(TrainerCallback):
     """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new
-    best stop.
+    best stop, and so does a step whose KL to the reference is above `max_kl`: the best weights are from before.
 
     `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory). A bar
     called `name` shows on a terminal, and nothing elsewhere.
     """
 
-    def __init__(self, name: str, score: Callable[[PreTrainedModel], float], every: int, patience: int | None = None):
-        self.score, self.every, self.patience = score, every, patience
+    def __init__(
+        self,
+        name: str,
+        score: Callable[[PreTrainedModel], float],
+        every: int,
+        patience: int | None = None,
+        max_kl: float | None = None,
+    ):
+        self.score, self.every, self.patience, self.max_kl = score, every, patience, max_kl
         self.bar = tqdm(desc=name, disable=None, unit="step")
         self.curve: list[dict[str, float]] = []
         self.best_step, self._best_reward = 0, float("-inf")
         self._best_weights: dict[str, torch.Tensor] = {}
+        self._train_rewards: list[float] = []  # of the steps since the last check
+        self._alarmed = False
 
     def _check(self, model: PreTrainedModel, step: int) -> None:
         reward = self.score(model)
@@ -38,10 +51,38 @@ class Validation(TrainerCallback):
         if reward > self._best_reward:
             self.best_step, self._best_reward = step, reward
             self._best_weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
+        self._alarm(reward, step)
+        self._train_rewards = []
+
+    def _alarm(self, reward: float, step: int) -> None:
+        if not self._train_rewards or self._alarmed or fmean(self._train_rewards) - reward <= MOST_GAP:
+            return
+        self._alarmed = True
+        warnings.warn(
+            f"step {step}: the reward on train is {fmean(self._train_rewards):.3f}, on val {reward:.3f}: the policy "
+            "learns the train questions by heart, or finds what only they reward; take more pictures (grid.k), fewer "
+            "steps or a higher beta",
+            stacklevel=2,
+        )
 
     def on_train_begin(self, args, state: TrainerState, control: TrainerControl, model=None, **kwargs):
         self.bar.reset(total=state.max_steps)
         self._check(model, 0)
+
+    def on_log(
+        self, args: TrainingArguments | None, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
+    ) -> TrainerControl:
+        """The metrics of a step."""
+        if "reward" in logs:
+            self._train_rewards.append(logs["reward"])
+        if self.max_kl is not None and not logs.get("kl", 0.0) <= self.max_kl:  # NaN too
+            warnings.warn(
+                f"stops at step {state.global_step}: the KL to the reference is {logs['kl']:.3g}, above rft.max_kl "
+                f"{self.max_kl}; the best weights so far are kept",
+                stacklevel=2,
+            )
+            control.should_training_stop = True
+        return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs

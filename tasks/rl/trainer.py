@@ -110,6 +110,7 @@ class Trainer:
             seconds = time.perf_counter() - began
             metrics |= {"seconds": seconds, "tokens_per_second": metrics["completion_tokens"] / seconds}
             self.logs.append({"step": self.state.global_step, **metrics})
+            validation.on_log(None, self.state, self.control, metrics)
             validation.on_step_end(None, self.state, self.control, model=self.model)
             if checkpoints and self.state.global_step % validation.every == 0:
                 checkpoints.save(self.state.global_step, self.state_dict(validation))
@@ -221,6 +222,6 @@ class Trainer:
 def train(job: Job, make_algorithm: Callable) -> tuple[PreTrainedModel, Validation, list[dict]]:
     """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
     trainer = Trainer(job, make_algorithm)
-    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience)
+    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience, job.params.rft.max_kl)
     trainer.train(validation)
     return trainer.model, validation, trainer.logs

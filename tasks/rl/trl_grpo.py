@@ -44,7 +44,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
 
 def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
     """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
-    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience)
+    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience, job.params.rft.max_kl)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(job, scratch, [validation])
         preflight.check(job, trainer.model)

@@ -1,6 +1,8 @@
 """The training stages, a few steps each on the shipped model: they learn, keep the best on val, leave a folder."""
 
 import json
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,41 @@ def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
         assert control.should_training_stop == (step == 3)
     validation.restore(layer)
     assert (validation.best_step, layer.weight.item()) == (1, 1.0)
+
+
+def validation_of(rewards: list[float], **kwargs) -> tuple[Validation, TrainerState, TrainerControl]:
+    given = iter(rewards)
+    validation = Validation("test", lambda model: next(given), every=2, **kwargs)
+    state, control = TrainerState(max_steps=10), TrainerControl()
+    validation.on_train_begin(None, state, control, model=torch.nn.Linear(1, 1))
+    return validation, state, control
+
+
+def run_steps(validation, state, control, logs: list[dict]) -> None:
+    for row in logs:
+        state.global_step += 1
+        validation.on_log(None, state, control, logs=row)
+        validation.on_step_end(None, state, control, model=torch.nn.Linear(1, 1))
+
+
+def test_train_rewards_far_above_val_are_told_of_once():
+    """The mean since the validation before, so that a low beginning does not hide it."""
+    run = validation_of([0.3, 0.3, 0.35, 0.3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_steps(*run, [{"reward": 0.4}, {"reward": 0.5}])
+    with pytest.warns(UserWarning, match=r"step 4: the reward on train is 0\.600, on val 0\.350"):
+        run_steps(*run, [{"reward": 0.5}, {"reward": 0.7}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_steps(*run, [{"reward": 0.9}, {"reward": 0.9}])
+
+
+@pytest.mark.parametrize(("kl", "stops"), [(0.4, False), (0.6, True), (float("nan"), True)])
+def test_a_step_too_far_from_the_reference_is_the_last(kl, stops):
+    run = validation_of([0.3, 0.3], max_kl=0.5)
+    run_steps(*run, [{"reward": 0.3, "kl": 0.1}])
+    assert not run[2].should_training_stop
+    with pytest.warns(UserWarning, match=r"stops at step 2: .* above rft\.max_kl 0\.5") if stops else nullcontext():
+        run_steps(*run, [{"reward": 0.3, "kl": kl}])
+    assert run[2].should_training_stop == stops

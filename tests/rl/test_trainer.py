@@ -132,6 +132,18 @@ def test_a_grader_that_fails_stops_the_run(make_job, monkeypatch):
         Trainer(job, Grpo).step()
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_run_ends_with_the_step_that_leaves_the_reference(make_job, algorithm):
+    """The weights kept are then those from before it."""
+    far = {"steps": 6, "eval_steps": 6, "warmup_steps": 0, "learning_rate": 3e-2, "beta": 1e-6, "max_kl": 0.05}
+    job = make_job(algorithm, **far)
+    with pytest.warns(UserWarning, match="above rft.max_kl"):
+        _, validation, steps = rft.ENGINES["kshot", algorithm](job)
+    assert len(steps) < 6
+    assert not steps[-1]["kl"] <= 0.05 and all(row["kl"] <= 0.05 for row in steps[:-1])
+    assert validation.best_step == 0
+
+
 def test_every_question_comes_as_often_as_any_other():
     sampler = Sampler(5, torch.Generator().manual_seed(0))
     taken = [number for _ in range(5) for number in sampler.take(3)]
