@@ -5,11 +5,17 @@
 Both train the same Qwen2-VL of about 30 million random weights on the same prompts and pictures, with completions of
 the same length and a random reward. Each runs in a process of its own, for its memory, and waits while the other has
 its turn. `rollout` is all that comes before the first loss, grading included; `update` is the rest.
+
+`--sweep FOLDER --steps 2 --prompts 2` measures every prompt length and group size of SWEEP, small ones first, and
+leaves sweep.csv and sweep.png there; after `--minutes` it begins no further one.
 """
 
 import argparse
+import csv
 import dataclasses
+import itertools
 import json
+import math
 import multiprocessing
 import random
 import statistics
@@ -18,8 +24,10 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib import pyplot
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -41,12 +49,17 @@ from tasks.rl.grpo import Grpo
 from tasks.rl.trainer import Trainer
 from tasks.rl.trl_grpo import make_trainer
 
-SIDE = 392  # pixels; 14 x 14 = 196 image tokens
-IMAGE_TOKENS = (SIDE // 28) ** 2
+SWEEP = ((64, 262, 512, 1024), (2, 4, 8, 16))  # prompt tokens, generations
+PARTS = ("rollout", "update", "step", "peak_mb")
 WARM_UP = 1
 
 
-def write_model(folder: Path) -> None:
+def picture_side(prompt_tokens: int) -> int:
+    """Pixels of a picture that is at most three quarters of the prompt: 14 x 14 of 262 tokens."""
+    return 28 * math.isqrt(prompt_tokens * 3 // 4)
+
+
+def write_model(folder: Path, side: int) -> None:
     """A Qwen2-VL of random weights, with the shipped model's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained("models/tiny")
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
@@ -64,7 +77,7 @@ def write_model(folder: Path) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
-    images = Qwen2VLImageProcessorPil(min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE)
+    images = Qwen2VLImageProcessorPil(min_pixels=side * side, max_pixels=side * side)
     template = tokenizer.chat_template
     PROCESSORS["qwen2_vl"](image_processor=images, tokenizer=tokenizer, chat_template=template).save_pretrained(folder)
 
@@ -78,13 +91,14 @@ def write_data(folder: Path, args: argparse.Namespace) -> None:
         tokenize=True,
         return_dict=True,
     )["input_ids"]
-    words = args.prompt_tokens - (len(empty) - 1 + IMAGE_TOKENS)
+    side = picture_side(args.prompt_tokens)
+    words = args.prompt_tokens - (len(empty) - 1 + (side // 28) ** 2)
     if words < 1:
         raise SystemExit(f"--prompt-tokens must be at least {args.prompt_tokens - words + 1}, for the picture")
     generator = np.random.default_rng(0)
     questions = []
     for number in range(args.prompts * (args.steps + WARM_UP)):
-        Image.fromarray(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{number}.png")
         questions.append(Question(str(number), f"{number}.png", "detection", str(number % 10) * words))
     write_jsonl(folder / "train.jsonl", questions)
     write_jsonl(folder / "val.jsonl", questions[:1])
@@ -169,7 +183,7 @@ def measure(args: argparse.Namespace) -> dict:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_model(folder / "model")
+        write_model(folder / "model", picture_side(args.prompt_tokens))
         write_data(folder, args)
         pipes, processes = {}, []
         for engine, target in (("kshot", run_kshot), ("trl", run_trl)):
@@ -195,20 +209,70 @@ def measure(args: argparse.Namespace) -> dict:
         "kshot": args.prompts * (args.prompt_tokens + args.generations * args.completion),
         "trl": args.prompts * args.generations * (args.prompt_tokens + args.completion),
     }
-    return {**results, "ratio": ratios, "tokens_per_pass": tokens, "settings": vars(args)}
+    return {
+        **results,
+        "ratio": ratios,
+        "tokens_per_pass": tokens,
+        "settings": {name: value for name, value in vars(args).items() if name not in ("sweep", "minutes")},
+    }
+
+
+def sweep(folder: Path, args: argparse.Namespace) -> list[dict]:
+    """A row for each pair of SWEEP that was begun in time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = sorted(itertools.product(*SWEEP), key=lambda pair: pair[0] * pair[1])
+    print(f"{len(pairs)} settings in at most {args.minutes:g} minutes and the time of the last one begun")
+    rows, end = [], time.monotonic() + 60 * args.minutes
+    for prompt_tokens, generations in pairs:
+        if time.monotonic() > end:
+            print(f"out of time: {len(pairs) - len(rows)} settings are left out")
+            break
+        settings = {**vars(args), "prompt_tokens": prompt_tokens, "generations": generations}
+        result = measure(argparse.Namespace(**settings))
+        engines = {f"{name}_{part}": result[name][part] for name in ("kshot", "trl", "ratio") for part in PARTS}
+        rows.append({"prompt_tokens": prompt_tokens, "generations": generations, **engines})
+        print("P {prompt_tokens}, G {generations}: step {ratio_step:.2f} times as fast".format(**rows[-1]))
+        with (folder / "sweep.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    plot(rows, folder / "sweep.png")
+    return rows
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """How many times as fast as TRL, by prompt tokens, a line for each number of generations."""
+    matplotlib.use("agg")
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
+    for axes, part in zip(panels, ("update", "step"), strict=True):
+        for generations in sorted({row["generations"] for row in rows}):
+            own = sorted((r["prompt_tokens"], r[f"ratio_{part}"]) for r in rows if r["generations"] == generations)
+            axes.plot(*zip(*own, strict=True), marker="o", label=f"G = {generations}")
+        axes.axhline(1, color="grey", linewidth=0.8)
+        axes.set(xscale="log", xlabel="prompt tokens", title=part)
+        axes.set_xticks(SWEEP[0], SWEEP[0])
+    panels[0].set_ylabel("seconds of TRL by ours")
+    panels[1].legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--prompt-tokens", type=int, default=262, help=f"{IMAGE_TOKENS} of them are the picture's")
+    parser.add_argument("--prompt-tokens", type=int, default=262, help="three quarters of them are the picture's")
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument("--completion", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=4, help="a step")
     parser.add_argument("--steps", type=int, default=5, help="measured, after one that is not")
     parser.add_argument("--beta", type=float, default=0.0, help="above 0, both compute a reference")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sweep", type=Path, metavar="FOLDER", help="measure every setting of SWEEP")
+    parser.add_argument("--minutes", type=float, default=60, help="of --sweep, after which no setting is begun")
     args = parser.parse_args()
+    if args.sweep:
+        sweep(args.sweep, args)
+        return
     result = measure(args)
     if args.json:
         print(json.dumps(result, indent=1))
