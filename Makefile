@@ -33,7 +33,8 @@ lint: .venv/test
 
 # Retrain the shipped base model from nothing (about an hour on two cores), then measure it.
 base: .venv/run
-	python -m tasks.models.pretrain --out models/tiny
+	python -m tasks.models.pretrain look --out .rft/tower.safetensors
+	python -m tasks.models.pretrain talk --tower .rft/tower.safetensors --out models/tiny
 	python -m tasks.models.measure --model models/tiny
 
 # Prefect and MLflow in the browser until Ctrl-C, on this machine only: neither has a login. They show the same databases

@@ -1,7 +1,9 @@
-"""Pretrain the shipped base model on printed digits, from nothing: `python -m tasks.models.pretrain --out models/tiny`
-(`make base`).
+"""Pretrain the shipped base model on printed digits, from nothing (`make base`), in two phases, a command each:
 
-Two phases. `look`: the vision tower alone; every patch must tell which digit covers it, its ink and its box, through a
+    python -m tasks.models.pretrain look --out .rft/tower.safetensors
+    python -m tasks.models.pretrain talk --tower .rft/tower.safetensors --out models/tiny
+
+`look`: the vision tower alone; every patch must tell which digit covers it, its ink and its box, through a
 head that is thrown away at the end (dense supervision, as detectors are pretrained; it takes the tower to the digits'
 names within minutes, where next-token loss alone stays at chance for an hour). `talk`: the tower is frozen, and the
 language model learns the answers of `tasks.models.lessons` by next-token loss. Muon for the matrices, AdamW for the
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -115,31 +118,46 @@ def run_phase(phase: str, trained: nn.Module, loss_of: Callable, lessons: Lesson
             recent = []
 
 
-def pretrain(out: Path, look_steps: int, talk_steps: int, batch_size: int, lr: float, seed: int) -> None:
-    """Both phases; writes a Hugging Face folder with bfloat16 weights to `out`."""
+def look(out: Path, steps: int, batch_size: int, lr: float, seed: int) -> None:
+    """The vision phase; writes the tower's float32 weights to the file `out`."""
+    torch.manual_seed(seed)
+    model = build_model(build_tokenizer(corpus()))
+    head, visual = PatchHead(model.config.vision_config.out_hidden_size), model.model.visual
+    scenes = Lessons(None, batch_size, seed)
+    run_phase("look", nn.ModuleList([visual, head]), partial(look_loss, model, head), scenes, steps, lr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(visual.state_dict(), out)
+
+
+def talk(tower: Path, out: Path, steps: int, batch_size: int, lr: float, seed: int) -> None:
+    """The language phase over a frozen tower; writes a Hugging Face folder with bfloat16 weights to `out`."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(corpus())
     model = build_model(tokenizer)
-    head, visual = PatchHead(model.config.vision_config.out_hidden_size), model.model.visual
-    scenes = Lessons(None, batch_size, seed)
-    run_phase("look", nn.ModuleList([visual, head]), partial(look_loss, model, head), scenes, look_steps, lr)
-    visual.requires_grad_(False)
+    model.model.visual.load_state_dict(load_file(tower))
+    model.model.visual.requires_grad_(False)
     rows = Lessons(tokenizer, batch_size, seed + 1)
-    run_phase("talk", model.model.language_model, partial(talk_loss, model), rows, talk_steps, lr)
+    run_phase("talk", model.model.language_model, partial(talk_loss, model), rows, steps, lr)
     model.to(torch.bfloat16).save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--look-steps", type=int, default=2000)
-    parser.add_argument("--talk-steps", type=int, default=2200)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    pretrain(args.out, args.look_steps, args.talk_steps, args.batch_size, args.lr, args.seed)
+    phases = parser.add_subparsers(dest="phase", required=True)
+    for phase, steps in (look, 2000), (talk, 2200):
+        command = phases.add_parser(phase.__name__, help=phase.__doc__.splitlines()[0])
+        command.set_defaults(run=phase)
+        if phase is talk:
+            command.add_argument("--tower", type=Path, required=True)
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--steps", type=int, default=steps)
+        command.add_argument("--batch-size", type=int, default=64)
+        command.add_argument("--lr", type=float, default=3e-3)
+        command.add_argument("--seed", type=int, default=0)
+    args = vars(parser.parse_args())
+    del args["phase"]
+    args.pop("run")(**args)
 
 
 if __name__ == "__main__":
