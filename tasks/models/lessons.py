@@ -5,6 +5,10 @@ there or, one time in six, is not; 'Where is' one digit ('the largest digit', 't
 three'); the name of a digit that stands alone. The thinking lists the whole scene and then picks what was asked for:
 every row teaches what every digit is and where, and picking from a list is learned soon. Without the list, and without
 the picking, *which* object was asked for stays at chance for 100,000 scenes.
+
+One batch in four is text without a picture: word problems, mostly shorter than those of the embedded study, answered by
+a chain or by a program, and case reports, whose genes are ranked so loosely that the right one comes first in half of
+them. Both leave RFT something to elicit.
 """
 
 from collections.abc import Iterator
@@ -14,10 +18,12 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerFast
 
+from tasks.data.cases import GENES, case
 from tasks.data.questions import describe, in_words
 from tasks.data.records import Box
 from tasks.data.referring import by_size, by_sum
 from tasks.data.scenes import CATEGORIES, INKS, SIDE, Scene, compose
+from tasks.data.stories import story
 from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
 from tasks.graders.parse import format_answer
@@ -25,7 +31,11 @@ from tasks.models.printed import printed_glyph
 from tasks.models.tiny import MERGE, NUM_IMAGE_TOKENS, PATCH
 
 DETECT, GROUND, CLASSIFY = "Detect all '{}'.", "Where is {}?", "Which digit is this?"
+PROGRAM = "Write a program."
 ABSENT_SHARE, INK_SHARE, GROUND_SHARE = 1 / 6, 1 / 3, 1 / 3
+TEXT_SHARE, RANKING_SHARE, PROGRAM_SHARE = 1 / 4, 1 / 3, 1 / 3
+NUM_STEPS = (1, 1, 2, 2, 2, 3, 3, 4)  # of a word problem
+NUM_RANKED = 5  # genes of an answer
 NUM_DIGITS = (1, 2, 2, 2, 3, 3, 3, 4, 4, 4)  # drawn from: a scene with one digit does not teach which one was asked for
 GRID = SIDE // PATCH  # patches a side
 
@@ -88,11 +98,23 @@ def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     return (ground if rng.random() < GROUND_SHARE else detect)(scene, rng)
 
 
-def corpus(num_scenes: int = 2000) -> Iterator[str]:
+def text_lesson(rng: np.random.Generator) -> tuple[str, str]:
+    """A question without a picture and an answer to it."""
+    if rng.random() < RANKING_SHARE:
+        report = case(rng)
+        order = np.argsort(rng.gumbel(size=len(GENES)) + report.evidence())[::-1]  # Plackett-Luce: likelier ones first
+        return report.text, format_label(", ".join(GENES[g] for g in order[:NUM_RANKED]), report.thought)
+    told = story(rng, int(rng.choice(NUM_STEPS)))
+    if rng.random() < PROGRAM_SHARE:
+        return f"{told.text} {PROGRAM}", format_label(told.program)
+    return told.text, format_label(str(told.answer), told.chain)
+
+
+def corpus(num_rows: int = 3000) -> Iterator[str]:
     """Text that the tokenizer is trained on."""
     rng = np.random.default_rng(0)
-    for _ in range(num_scenes):
-        question, answer = lesson(printed_scene(rng), rng)
+    for number in range(num_rows):
+        question, answer = text_lesson(rng) if number % 3 == 0 else lesson(printed_scene(rng), rng)
         yield f"user\n{question}\nassistant\n{answer}\n"
 
 
@@ -128,7 +150,8 @@ def merge_patches(grid: np.ndarray) -> torch.Tensor:
 
 class Lessons(IterableDataset):
     """Endless batches of B scenes: pixel_values; digit, ink (B, 16, 4) and box (B, 16, 4, 4) of the patches, merged
-    four by four; and, with a tokenizer, input_ids and labels (B, T). Rows of like length come together: less padding.
+    four by four; and, with a tokenizer, input_ids and labels (B, T), and batches of text with these two alone. Rows of
+    like length come together: less padding.
     """
 
     POOL = 4  # batches that are sorted by length together
@@ -140,30 +163,39 @@ class Lessons(IterableDataset):
         rng = np.random.default_rng(self.seed)
         num = self.batch_size * self.POOL
         while True:
-            scenes = [printed_scene(rng) for _ in range(num)]
-            rows = [self.encode(*lesson(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
+            if self.tokenizer and rng.random() < TEXT_SHARE:
+                scenes, rows = [], [self.encode(*text_lesson(rng), picture=False) for _ in range(num)]
+            else:
+                scenes = [printed_scene(rng) for _ in range(num)]
+                rows = [self.encode(*lesson(scene, rng)) for scene in scenes] if self.tokenizer else [([], [])] * num
             order = sorted(range(num), key=lambda i: len(rows[i][0]))
             for n in rng.permutation(self.POOL):
                 chosen = order[n * self.batch_size : (n + 1) * self.batch_size]
-                yield self.collate([scenes[i] for i in chosen], [rows[i] for i in chosen])
+                yield self.pictures([scenes[i] for i in chosen if scenes]) | self.tokens([rows[i] for i in chosen])
 
-    def encode(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+    def encode(self, question: str, answer: str, picture: bool = True) -> tuple[list[int], list[int]]:
         """Token ids and labels (-100 outside the answer) of one row, as the chat template writes it."""
-        picture = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>"
-        prompt = f"<|im_start|>user\n{picture}{question}<|im_end|>\n<|im_start|>assistant\n"
+        seen = "<|vision_start|>" + "<|image_pad|>" * NUM_IMAGE_TOKENS + "<|vision_end|>" if picture else ""
+        prompt = f"<|im_start|>user\n{seen}{question}<|im_end|>\n<|im_start|>assistant\n"
         asked, answered = self.tokenizer([prompt, f"{answer}<|im_end|>"]).input_ids
         return asked + answered, [-100] * len(asked) + answered
 
-    def collate(self, scenes: list[Scene], rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    def pictures(self, scenes: list[Scene]) -> dict[str, torch.Tensor]:
+        if not scenes:
+            return {}
         digits, inks, boxes = zip(*map(patch_targets, scenes), strict=True)
-        batch = {
+        return {
             "pixel_values": patchify(np.stack([scene.image for scene in scenes])),
             "digit": merge_patches(np.stack(digits)),
             "ink": merge_patches(np.stack(inks)),
             "box": merge_patches(np.stack(boxes)),
         }
-        if self.tokenizer:
-            width, pad = max(len(ids) for ids, _ in rows), self.tokenizer.pad_token_id
-            batch["input_ids"] = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
-            batch["labels"] = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows])
-        return batch
+
+    def tokens(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        if not self.tokenizer:
+            return {}
+        width, pad = max(len(ids) for ids, _ in rows), self.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows]),
+            "labels": torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in rows]),
+        }

@@ -76,24 +76,30 @@ def look_loss(model: nn.Module, head: PatchHead, batch: dict[str, torch.Tensor])
     return naming + dyeing / 4 + 5 * placing, logs
 
 
-def talk_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
-    """Next-token loss on the answers. The picture is at the same place in every row, so one row's M-RoPE serves all."""
-    ids, labels = batch["input_ids"], batch["labels"]
+def seen(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the model takes beside the ids. The picture is at the same place in every row, so one row's M-RoPE serves
+    all.
+    """
+    if "pixel_values" not in batch:
+        return {}
+    ids, grid = batch["input_ids"], torch.tensor([GRID_THW])
     types = (ids == model.config.image_token_id).long()
-    positions, _ = model.model.get_rope_index(
-        ids[:1], mm_token_type_ids=types[:1], image_grid_thw=torch.tensor([GRID_THW])
-    )
-    hidden = model.model(
-        input_ids=ids,
-        pixel_values=batch["pixel_values"],
-        image_grid_thw=torch.tensor([GRID_THW] * len(ids)),
-        position_ids=positions.expand(-1, len(ids), -1),
-        mm_token_type_ids=types,
-        use_cache=False,
-    ).last_hidden_state[:, :-1]
+    positions, _ = model.model.get_rope_index(ids[:1], mm_token_type_ids=types[:1], image_grid_thw=grid)
+    return {
+        "pixel_values": batch["pixel_values"],
+        "image_grid_thw": grid.repeat(len(ids), 1),
+        "position_ids": positions.expand(-1, len(ids), -1),
+        "mm_token_type_ids": types,
+    }
+
+
+def talk_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
+    """Next-token loss on the answers."""
+    ids, labels = batch["input_ids"], batch["labels"]
+    hidden = model.model(input_ids=ids, **seen(model, batch), use_cache=False).last_hidden_state[:, :-1]
     answers = labels[:, 1:] != -100
     loss = F.cross_entropy(model.lm_head(hidden[answers]), labels[:, 1:][answers])
-    return loss, {"loss": loss.item()}
+    return loss, {"loss" if "pixel_values" in batch else "text": loss.item()}
 
 
 def run_phase(phase: str, trained: nn.Module, loss_of: Callable, lessons: Lessons, steps: int, lr: float) -> None:
@@ -112,7 +118,8 @@ def run_phase(phase: str, trained: nn.Module, loss_of: Callable, lessons: Lesson
             opt.zero_grad()
         recent.append(logs)
         if step % 50 == 49:
-            means = {key: round(sum(r[key] for r in recent) / len(recent), 4) for key in logs}
+            values = {key: [r[key] for r in recent if key in r] for key in sorted({k for r in recent for k in r})}
+            means = {key: round(sum(v) / len(v), 4) for key, v in values.items()}
             line = {"phase": phase, "step": step + 1, "seconds": round(time.time() - began), **means}
             print(json.dumps(line), flush=True)
             recent = []
@@ -145,7 +152,7 @@ def talk(tower: Path, out: Path, steps: int, batch_size: int, lr: float, seed: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     phases = parser.add_subparsers(dest="phase", required=True)
-    for phase, steps in (look, 2000), (talk, 2200):
+    for phase, steps in (look, 2000), (talk, 2800):
         command = phases.add_parser(phase.__name__, help=phase.__doc__.splitlines()[0])
         command.set_defaults(run=phase)
         if phase is talk:

@@ -1,5 +1,5 @@
-"""The shapes of the shipped base model: Qwen3-VL's stock classes at 2 million parameters, a 512-token tokenizer,
-112-pixel pictures.
+"""The shapes of the shipped base model: Qwen3-VL's stock classes at 2 million parameters, some 600 tokens, 112-pixel
+pictures.
 
 Nothing here is custom modelling code: the folder that `python -m tasks.models.pretrain` writes loads with plain
 `AutoModelForImageTextToText.from_pretrained` and `AutoProcessor.from_pretrained`, like any checkpoint of the hub.
@@ -49,7 +49,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(corpus: Iterable[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
+def build_tokenizer(corpus: Iterable[str], vocab_size: int = 640) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer in which every digit is one token; any text survives a round trip."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
