@@ -73,11 +73,16 @@ Asking = Annotated[str, AfterValidator(_holds_asked)]
 
 
 class Prompt(Section):
-    """The user's turn for each task. {asked} becomes the question's category or instruction; other braces stay."""
+    """The user's turn for each task. {asked} becomes the question's category, instruction or problem; other braces
+    stay.
+    """
 
     detection: Asking
     grounding: Asking
     classification: str
+    maths: Asking | None = None
+    program: Asking | None = None
+    ranking: Asking | None = None
 
 
 class Sft(Section):

@@ -37,6 +37,7 @@ from tasks.schema.base import Section
 from tasks.schema.dataset import FileDataset
 
 SPLITS = ("train", "val", "test")
+KINDS = ("image", "problem", "annotation")  # of items
 HELD_OUT = {"val": 10, "test": 5}  # one picture in so many of train, where there is neither a file nor a number
 
 
@@ -62,7 +63,12 @@ def _read_files(dataset: FileDataset, scratch: Path) -> dict[str, Split]:
 
 def _shown(records: Iterable[Record]) -> set[str]:
     """Detection categories, classes and kinds of instructions of the records."""
-    return {name for r in records for name in (*r.categories, r.label, *(t.category for t in r.referring)) if name}
+    return {name for r in records for name in (*r.categories, r.label, *_kinds(r)) if name}
+
+
+def _kinds(record: Record) -> set[str | None]:
+    """Of its instructions, and of its problem."""
+    return {told.category for told in (*record.referring, record.problem) if told}
 
 
 def _keep(split: Split, pictures: Sequence[Picture]) -> None:
@@ -102,7 +108,8 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
             other, twin = seen.setdefault(picture.record.pixel_hash, (split, picture))
             if other != split:
                 raise DataError(
-                    f"the same pixels are in {other} ({twin.source}) and in {split} ({picture.source}): remove one"
+                    f"the same {picture.what} are in {other} ({twin.source}) and in {split} ({picture.source}): "
+                    "remove one"
                 )
 
 
@@ -110,7 +117,7 @@ def refuse_too_many(splits: dict[str, Split], most: float, report: Path) -> None
     """DataError, after writing the list to `report`, if more than the share `most` of a kind of item was put aside."""
     aside = [q for split in splits.values() for q in split.aside]
     read = sum((split.read for split in splits.values()), Counter())
-    for kind in ("image", "annotation"):
+    for kind in KINDS:
         num = sum(q.kind == kind for q in aside)
         if num > most * read[kind]:
             report.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +135,12 @@ def counts_by_fault(aside: Sequence[Quarantined]) -> dict[str, int]:
 
 
 def copy_into(pool: Path, picture: Picture) -> Record:
-    """The record, its picture put into images/."""
+    """The record, its picture, if it has one, put into images/."""
+    known_by = picture.record.pixel_hash[:20]
+    if picture.record.problem:
+        return replace(picture.record, id=known_by)
     name = copy_picture(picture.source, picture.look, pool / "images")
-    return replace(picture.record, id=picture.record.pixel_hash[:20], image=f"images/{name}")
+    return replace(picture.record, id=known_by, image=f"images/{name}")
 
 
 def _write(out: Path, name: str, value: object) -> None:
@@ -152,7 +162,7 @@ def asked_categories(dataset: FileDataset, records: dict[str, list[Record]]) -> 
     only test shows is found missing in train, unless `test_categories` says that they are not.
     """
     given = {name: set(map(nfc, getattr(dataset, name, None) or ())) for name in ("categories", "test_categories")}
-    kinds = {told.category for rows in records.values() for r in rows for told in r.referring}
+    kinds = {kind for rows in records.values() for r in rows for kind in _kinds(r)}
     shown = {split: {n for r in rows for n in (*r.categories, r.label) if n} for split, rows in records.items()}
     learnt = shown["train"] | shown["val"] | (given["categories"] - kinds)
     if given["test_categories"]:
@@ -174,7 +184,7 @@ def _write_pool(dataset: FileDataset, out: Path, splits: dict[str, Split], pictu
     near = near_duplicates(pictures)
     write_jsonl(out / "near_duplicates.jsonl", near)
     total = {name: sum((getattr(s, name) for s in splits.values()), Counter()) for name in ("read", "left_out")}
-    kinds = ("image", "annotation")
+    kinds = [kind for kind in KINDS if total["read"][kind] or kind != "problem"]
     return {
         **{split: len(rows) for split, rows in records.items()},
         "categories": len(train | test),

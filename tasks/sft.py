@@ -20,12 +20,13 @@ from tasks.params import Params, Sft, load_params
 
 def train(job: Job, params: Sft, out: Path) -> None:
     """Supervised steps from the job's initial weights; writes the model folder `out`."""
-    model, steps = job.load(), params.num_steps(len(job.train))
+    pairs = [(question, text) for question in job.train for text in job.coordinates.write(question)]
+    model, steps = job.load(), params.num_steps(len(pairs))
     if steps == 0:
         job.save(model, out, None, [])
         return
     preflight.check(job, model)
-    rows = job.rows(completion=[[{"role": "assistant", "content": job.coordinates.write(q)}] for q in job.train])
+    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(

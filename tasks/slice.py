@@ -6,6 +6,7 @@ train.jsonl and val.jsonl hold `Question` rows; manifest.json counts, hashes and
     detection        k that show a category, for every category
     classification   k of a class, for every class
     grounding        k with an instruction of a kind, for every kind (LISA: sentence, phrase), or k in all without kinds
+    in words         k problems of a kind, for every kind, or k in all without kinds
 
 They are those that come first by hash(seed, category, pixels), so that k = 1 is in k = 2 is in k = 4, on any machine
 and in any file order. Each chosen picture is asked for every category that it shows and `slice.num_absent` that it
@@ -27,20 +28,26 @@ from tasks.data.questions import ask, rank
 from tasks.data.records import DataError, Question, Record, read_records, write_jsonl
 from tasks.params import ParamsError, Slice, load_params
 
-ANY_INSTRUCTION = "(instructions)"  # the group of those without a kind
+ANY_INSTRUCTION, ANY_PROBLEM = "(instructions)", "(problems)"  # the groups of those without a kind
 
 
 def groups(record: Record) -> set[str]:
-    """What the picture is an example of: fully labelled categories, class, kinds of instructions."""
+    """What the record is an example of: fully labelled categories, class, kinds of instructions or of problem."""
     shown = set(record.categories) - set(record.not_exhaustive)
-    return shown | ({record.label} - {None}) | {told.category or ANY_INSTRUCTION for told in record.referring}
+    return shown | ({record.label} - {None}) | kinds(record)
+
+
+def kinds(record: Record) -> set[str]:
+    """The kinds of its instructions and of its problem."""
+    told = {told.category or ANY_INSTRUCTION for told in record.referring}
+    return told | ({record.problem.category or ANY_PROBLEM} if record.problem else set())
 
 
 def only(record: Record, base: Collection[str]) -> Record | None:
     """The record without any trace of other categories than `base`, and without those that are labelled in part (a
     crowd is, too: a box there is not wrong). None for a picture of another class, of which nothing is left to ask.
     """
-    if record.label not in {None, *base} and not record.objects and not record.referring:
+    if record.label not in {None, *base} and not (record.objects or record.referring or record.problem):
         return None
     learnt = set(base) - set(record.not_exhaustive) - {o.category for o in record.ignore}
     return replace(
@@ -62,7 +69,7 @@ def choose(
     short = [f"{category}: have {len(found)}, need {k}" for category, found in having.items() if len(found) < k]
     if short and not allow_fewer:
         raise DataError(
-            f"too few pictures for k = {k} ({'; '.join(short)}): lower grid.k or set slice.allow_fewer=true"
+            f"too few examples for k = {k} ({'; '.join(short)}): lower grid.k or set slice.allow_fewer=true"
         )
     return {
         category: sorted(found, key=lambda r: rank(seed, category, r.pixel_hash))[:k]
@@ -102,8 +109,8 @@ def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
         [kept for r in read_records(pool / f"{split}.jsonl") if (kept := only(r, categories))]
         for split in ("train", "val")
     )
-    kinds = sorted({told.category or ANY_INSTRUCTION for r in train for told in r.referring})
-    chosen = choose(train, sorted({*categories, *kinds}), k, seed, params.allow_fewer)
+    groups = sorted({*categories}.union(*map(kinds, train)))
+    chosen = choose(train, groups, k, seed, params.allow_fewer)
     splits = {
         "train": train_questions(chosen, categories, params.num_absent),
         "val": ask(sorted(val, key=lambda r: rank("val", r.pixel_hash)), categories, params.num_absent),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tasks.data.records import DataError
+from tasks.data.records import DataError, Problem
 from tasks.schema.base import Section
 
 Form = Literal["xyxy", "xywh", "cxcywh"]  # two corners; top left and size; centre and size
@@ -18,8 +18,8 @@ Form = Literal["xyxy", "xywh", "cxcywh"]  # two corners; top left and size; cent
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An item that is not used. `kind` is 'image', 'annotation' or 'category', `item` its id in `file`, `line` its line
-    (from 1) where the format has lines. `reason` is 'fault: value'.
+    """An item that is not used. `kind` is 'image', 'problem', 'annotation' or 'category', `item` its id in `file`,
+    `line` its line (from 1) where the format has lines. `reason` is 'fault: value'.
     """
 
     file: str
@@ -47,9 +47,11 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A picture, unchecked. `image` is relative to the reading's root. Boxes are in the form `form`, in pixels or, with
-    `side`, in units of which a side of the picture has so many (YOLO 1, Visual-RFT 1000). `size` is the width and
-    height that the file claims. The other fields are those of `Record`.
+    """A picture, or a `problem` without one (`image` is None), unchecked.
+
+    `image` is relative to the reading's root. Boxes are in the form `form`, in pixels or, with `side`, in units of which
+    a side of the picture has so many (YOLO 1, Visual-RFT 1000). `size` is the width and height that the file claims. The
+    other fields are those of `Record`.
     """
 
     item: str
@@ -63,9 +65,14 @@ class Draft:
     negative: tuple[str, ...] = ()
     not_exhaustive: tuple[str, ...] = ()
     federated: bool = False
+    problem: Problem | None = None
     form: Form = "xyxy"
     side: float | None = None
     size: tuple[object, object] | None = None
+
+    @property
+    def kind(self) -> str:
+        return "image" if self.problem is None else "problem"
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -87,7 +94,7 @@ class Reading:
 
     def add(self, draft: Draft) -> None:
         self.drafts.append(draft)
-        self.read.update(image=1, annotation=len(draft.regions))
+        self.read.update({draft.kind: 1, "annotation": len(draft.regions)})
 
     def refuse(self, file: Path, kind: str, item: object, reason: str, line: int | None = None) -> None:
         self.aside.append(Quarantined(str(file), kind, str(item), reason, line))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.data.drafts import Draft, Form, Quarantined, Reading, Region, short, text_fault
 from tasks.data.pictures import Look, look_at_all
-from tasks.data.records import Box, DataError, Object, Record, Referring
+from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, text_hash
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,16 @@ class Picture:
     num_rows: int = 1
 
     @property
+    def what(self) -> str:
+        """What it is known by."""
+        return "pixels" if self.record.problem is None else "words"
+
+    @property
     def items(self) -> Counter:
         """How many items of each kind it is made of."""
         record = self.record
-        return Counter(image=self.num_rows, annotation=len(record.objects + record.ignore + record.referring))
+        kind = "image" if record.problem is None else "problem"
+        return Counter({kind: self.num_rows, "annotation": len(record.objects + record.ignore + record.referring)})
 
 
 @dataclass
@@ -112,7 +118,8 @@ def select(draft: Draft, wanted: Collection[str]) -> Draft | None:
 
     objects, referring = of(draft.objects, lambda r: r.name), of(draft.referring, lambda r: r.category)
     has_label = isinstance(draft.label, str) and nfc(draft.label) in wanted
-    if not (objects or referring or has_label):
+    is_kind = draft.problem is not None and draft.problem.category in wanted
+    if not (objects or referring or has_label or is_kind):
         return None
     return replace(
         draft,
@@ -156,7 +163,7 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
     if fault := _image_fault(draft, look):
         reason = f"its image is quarantined: {draft.item}"
         aside = [Quarantined(draft.file, "annotation", r.item, reason, r.line) for r in draft.regions]
-        return None, [Quarantined(draft.file, "image", draft.item, fault, draft.line), *aside]
+        return None, [Quarantined(draft.file, draft.kind, draft.item, fault, draft.line), *aside]
     assert isinstance(look, Look)
     objects, no_objects, partial = _placed(draft.objects, draft, look)
     ignore, no_ignore, _ = _placed(draft.ignore, draft, look)
@@ -165,7 +172,7 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
     if draft.referring and not (referring or draft.objects or ignore or draft.label):
         return None, [*aside, Quarantined(draft.file, "image", draft.item, "no usable instruction", draft.line)]
     record = Record(
-        draft.item, str(draft.image), look.width, look.height, look.pixel_hash,
+        draft.item, None if draft.image is None else str(draft.image), look.width, look.height, look.pixel_hash,
         objects=tuple(Object(nfc(r.name), box) for r, box in objects),
         label=nfc(draft.label) if isinstance(draft.label, str) else None,
         referring=tuple(Referring(r.name, box, r.category) for r, box in referring),
@@ -174,6 +181,7 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
         # with the categories of boxes that were put aside: the picture may well show them
         not_exhaustive=tuple(sorted(partial | set(map(nfc, draft.not_exhaustive)))),
         federated=draft.federated,
+        problem=draft.problem,
     )  # fmt: skip
     return Picture(record, root / str(draft.image), look), aside
 
@@ -208,11 +216,18 @@ def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> Non
             same = Quarantined(draft.file, "annotation", draft.item, "region stands twice: in another row", draft.line)
             split.aside += [same] * twice
             continue
-        reason = f"same pixels as another picture of this split: {first.record.id}"
-        split.aside.append(Quarantined(draft.file, "image", draft.item, reason, draft.line))
+        reason = f"same {first.what} as another {draft.kind} of this split: {first.record.id}"
+        split.aside.append(Quarantined(draft.file, draft.kind, draft.item, reason, draft.line))
         same = Quarantined(draft.file, "annotation", draft.item, f"its image is quarantined: {draft.item}", draft.line)
         split.aside += [same] * picture.items["annotation"]
     split.pictures = list(kept.values())
+
+
+def look_at_words(problem: Problem) -> Look | str:
+    """What a picture's look is, for a problem: known by its words, without sides. Or why there is none."""
+    if fault := text_fault(problem.text) or text_fault(problem.answer):
+        return fault
+    return Look(0, 0, text_hash(problem.text), near_hash=0, as_is=True, suffix="")
 
 
 def ingest(reading: Reading, categories: Collection[str] | None, title: str) -> Split:
@@ -226,9 +241,10 @@ def ingest(reading: Reading, categories: Collection[str] | None, title: str) -> 
         drafts = [kept for _, kept in chosen if kept]
         for before, kept in chosen:
             regions = len(before.regions) - (len(kept.regions) if kept else 0)
-            split.left_out.update(image=int(kept is None), annotation=regions)
-    looks = look_at_all(reading.root, [d.image for d in drafts], title)
-    for draft, seen in zip(drafts, looks, strict=True):
+            split.left_out.update({before.kind: int(kept is None), "annotation": regions})
+    looks = iter(look_at_all(reading.root, [d.image for d in drafts if not d.problem], title))
+    for draft in drafts:
+        seen = look_at_words(draft.problem) if draft.problem else next(looks)
         picture, aside = finish(draft, seen, reading.root)
         split.aside += aside
         if picture:

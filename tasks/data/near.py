@@ -16,7 +16,7 @@ FLAT_BITS = 8  # a hash with fewer ones or zeros is that of a picture without st
 
 
 def _structured(pictures: list[Picture]) -> list[Picture]:
-    return [p for p in pictures if FLAT_BITS <= p.look.near_hash.bit_count() <= 64 - FLAT_BITS]
+    return [p for p in pictures if p.record.image and FLAT_BITS <= p.look.near_hash.bit_count() <= 64 - FLAT_BITS]
 
 
 def _hashes(pictures: list[Picture]) -> np.ndarray:

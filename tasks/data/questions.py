@@ -1,4 +1,4 @@
-"""What a model is asked about a picture, and the chat messages that ask it."""
+"""What a model is asked about a record, and the chat messages that ask it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -42,25 +42,29 @@ def question(record: Record, category: str) -> Question:
     """Detection: gold boxes in thousandths of the picture's sides, in reading order."""
     objects = _objects(record)
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, "detection", category, boxes, thought=describe(objects, category))
+    return Question(record.id, record.image, "detection", category, boxes, thoughts=(describe(objects, category),))
 
 
 def other_questions(record: Record) -> list[Question]:
-    """Classification, where the picture has a label, and grounding, a question an instruction."""
-    thought, asked = in_words(_objects(record)), []
+    """Classification, where the picture has a label, and grounding, a question an instruction; the problem."""
+    thoughts, asked = (in_words(_objects(record)),), []
     if record.label is not None:
-        asked.append(Question(record.id, record.image, "classification", "", label=record.label, thought=thought))
+        asked.append(Question(record.id, record.image, "classification", "", label=record.label, thoughts=thoughts))
     for told in record.referring:
         boxes = (thousandths(record, told.box),)
-        asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thought=thought))
+        asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thoughts=thoughts))
+    if given := record.problem:
+        asked.append(
+            Question(record.id, None, given.task, given.text, label=given.answer, thoughts=given.chains or ("",))
+        )
     return asked
 
 
 def absent(record: Record, categories: Sequence[str], num: int) -> list[str]:
-    """`num` categories that the picture is known not to show, chosen by its pixel hash. There is none for a picture
+    """`num` categories that the picture is known not to show, chosen by its pixel hash. There is none for a record
     that is labelled for another task only.
     """
-    if not record.objects and (record.label is not None or record.referring):
+    if not record.objects and (record.label is not None or record.referring or record.problem):
         return []
     unsure = {*record.categories, *record.not_exhaustive, *(o.category for o in record.ignore)}
     known = set(record.negative) if record.federated else set(categories)
@@ -83,10 +87,16 @@ def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -
 
 
 def fill(prompt: Prompt, question: Question) -> str:
-    """The prompt of the question's task with {asked} replaced; other braces are literal."""
-    return getattr(prompt, question.task).replace("{asked}", question.asked)
+    """The prompt of the question's task with {asked} replaced; other braces are literal. ValueError without one."""
+    template = getattr(prompt, question.task)
+    if template is None:
+        raise ValueError(f"no prompt for {question.task}; give prompt.{question.task}")
+    return template.replace("{asked}", question.asked)
 
 
 def messages(prompt: Prompt, question: Question) -> list[dict]:
-    """The user turn: the picture, then the prompt of the question's task."""
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": fill(prompt, question)}]}]
+    """The user turn: the picture, if there is one, then the prompt of the question's task."""
+    text = fill(prompt, question)
+    if question.image is None:
+        return [{"role": "user", "content": text}]
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]

@@ -1,11 +1,13 @@
 """Typed rows that flow between the stages, and their JSONL files.
 
-A `Record` is a picture with its labels (boxes in pixels of that picture). A `Question` is what a model is asked: one
-picture and one task. Its gold boxes are in thousandths of the picture's sides, so that a grader needs no sizes.
+A `Record` is a picture with its labels (boxes in pixels of that picture), or a problem in words. A `Question` is what
+a model is asked: one picture or text, and one task. Its gold boxes are in thousandths of the picture's sides, so that a
+grader needs no sizes.
 """
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ class DataError(ValueError):
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
 STRIP = 4_000_000  # pixels hashed at a time, so that a large picture is not copied as a whole
-Task = Literal["detection", "classification", "grounding"]
+TextTask = Literal["maths", "program", "ranking"]
+Task = Literal["detection", "classification", "grounding", TextTask]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,25 @@ class Referring:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A question in words. `answer` is what a grader compares with: a number or a letter (maths, program) or a name
+    (ranking).
+
+    `chains` are worked solutions that SFT is to teach: thoughts, or the programs themselves. `category` is the kind of
+    problem, where the source knows kinds.
+    """
+
+    task: TextTask
+    text: str
+    answer: str
+    chains: tuple[str, ...] = ()
+    category: str | None = None
+
+
+@dataclass(frozen=True)
 class Record:
-    """A picture. `image` is relative to the pool's folder; `pixel_hash` is of the decoded RGB pixels and the size.
+    """A picture, or a `problem` without one: then `image` is None and the sides are 0. `image` is relative to the
+    pool's folder; `pixel_hash` is of the decoded RGB pixels and the size, or of the problem's words.
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
     `ignore` holds regions that are not asked for (COCO crowds, VOC 'difficult'). Training does not ask their categories
@@ -56,7 +76,7 @@ class Record:
     """
 
     id: str
-    image: str
+    image: str | None
     width: int
     height: int
     pixel_hash: str
@@ -67,6 +87,7 @@ class Record:
     negative: tuple[str, ...] = ()
     not_exhaustive: tuple[str, ...] = ()
     federated: bool = False
+    problem: Problem | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -76,20 +97,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked about a picture, and the gold answer.
+    """What a model is asked, and the gold answer.
 
     detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there;
-    grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class.
-    `thought` describes the picture: the thinking text of an SFT target.
+    grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class;
+    maths, program, ranking: `asked` is the problem, `label` its answer. `thoughts` are the thinking of SFT targets, one
+    each: what the picture shows, or the worked solutions (of a program: the program).
     """
 
     record_id: str
-    image: str
+    image: str | None
     task: Task
     asked: str
     boxes: tuple[Box, ...] = ()
     label: str | None = None
-    thought: str = ""
+    thoughts: tuple[str, ...] = ("",)
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -100,6 +122,11 @@ def pixel_hash(image: Image.Image) -> str:
     for top in range(0, rgb.height, rows):
         digest.update(rgb.crop((0, top, rgb.width, min(top + rows, rgb.height))).tobytes())
     return digest.hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of the words, whatever their case, spacing and Unicode form: the `pixel_hash` of a problem."""
+    return hashlib.sha256(" ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()).hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable) -> None:
@@ -131,6 +158,9 @@ def read_records(path: Path) -> list[Record]:
                 "ignore": _objects(row["ignore"]),
                 "negative": tuple(row["negative"]),
                 "not_exhaustive": tuple(row["not_exhaustive"]),
+                "problem": Problem(**{**row["problem"], "chains": tuple(row["problem"]["chains"])})
+                if row["problem"]
+                else None,
             }
         )
         for row in read_jsonl(path)
@@ -139,4 +169,7 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
-    return [Question(**{**row, "boxes": tuple(map(tuple, row["boxes"]))}) for row in read_jsonl(path)]
+    return [
+        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), "thoughts": tuple(row["thoughts"])})
+        for row in read_jsonl(path)
+    ]

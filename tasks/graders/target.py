@@ -1,4 +1,4 @@
-"""What SFT teaches: the answer that the grader takes for gold."""
+"""What SFT teaches: the answers that the grader takes for gold."""
 
 from tasks.data.records import Question
 from tasks.graders.grounding import format_box
@@ -26,10 +26,10 @@ def _grounding(question: Question, thought: str, sides: Sides) -> str:
 TARGETS = {"detection": _detection, "classification": _classification, "grounding": _grounding}
 
 
-def target(question: Question, sides: Sides = THOUSANDTHS) -> str:
-    """The completion that states the gold answer of any question, with confidence 1 and its thought as thinking.
+def targets(question: Question, sides: Sides = THOUSANDTHS) -> list[str]:
+    """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts.
 
-    Boxes and the corners of the thought are in whole units of which the picture has `sides`.
+    Boxes and the corners of the thoughts are in whole units of which the picture has `sides`.
     Raises ValueError for a gold answer that the question's parser could not read back.
     """
-    return TARGETS[question.task](question, corners(question.thought, sides), sides)
+    return [TARGETS[question.task](question, corners(thought, sides), sides) for thought in question.thoughts]

@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from tasks.data.records import Question
 from tasks.graders.rubric import Grade
-from tasks.graders.target import target
+from tasks.graders.target import targets
 from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths
 
 Grader = Callable[[str, Question], Grade]
@@ -27,17 +27,21 @@ class Coordinates:
     """The units of a model whose questions are about pictures in `pool`."""
 
     def __init__(self, convention: str, processor: ProcessorMixin, pool: Path):
-        self.sides = {
+        self._sides = {
             "relative_1000": lambda question: THOUSANDTHS,
             "absolute_resized": self._resized,
             "absolute": self._size,
         }[convention]
-        self._image_processor, self._pool = processor.image_processor, pool
+        self._processor, self._pool = processor, pool
         self._sizes: dict[str, Sides] = {}
 
-    def write(self, question: Question) -> str:
-        """The SFT target, in the model's units."""
-        return target(question, self.sides(question))
+    def sides(self, question: Question) -> Sides:
+        """How many units the question's picture has; boxes in words without a picture stay as they are."""
+        return THOUSANDTHS if question.image is None else self._sides(question)
+
+    def write(self, question: Question) -> list[str]:
+        """The SFT targets, in the model's units."""
+        return targets(question, self.sides(question))
 
     def read(self, completion: str, question: Question) -> str:
         """A completion of the model, with its boxes in thousandths."""
@@ -56,7 +60,7 @@ class Coordinates:
 
     def _resized(self, question: Question) -> Sides:
         width, height = self._size(question)
-        processor = self._image_processor
+        processor = self._processor.image_processor
         height, width = smart_resize(
             height, width, processor.patch_size * processor.merge_size,
             processor.size["shortest_edge"], processor.size["longest_edge"],

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from tasks.data.questions import messages
 from tasks.data.records import Question
+from tasks.models.loading import tokenizer_of
 from tasks.params import Prompt
 
 
@@ -19,20 +20,21 @@ def control_tokens(processor: ProcessorMixin) -> list[int]:
     """Tokens that an answer must never hold (`<|image_pad|>`, `<|im_start|>`, ...): every special one but the end of
     turn.
     """
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_of(processor)
     return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
 
 
 def encode(
     processor: ProcessorMixin, prompt: Prompt, questions: Sequence[Question], pool: Path
 ) -> dict[str, torch.Tensor]:
-    """A left-padded batch: input_ids and attention_mask (B, T), pixel_values, image_grid_thw."""
+    """A left-padded batch: input_ids and attention_mask (B, T) and, of pictures, pixel_values and image_grid_thw."""
     texts = [
         processor.apply_chat_template(messages(prompt, q), add_generation_prompt=True, tokenize=False)
         for q in questions
     ]
-    images = [[Image.open(pool / q.image).convert("RGB")] for q in questions]
-    return processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    pictures = [[Image.open(pool / q.image).convert("RGB")] for q in questions if q.image is not None]
+    images = {"images": pictures} if pictures else {}
+    return processor(text=texts, **images, padding=True, padding_side="left", return_tensors="pt")
 
 
 @torch.no_grad()
@@ -51,7 +53,7 @@ def answer(
     cuts of its own generation config are off, as they are in RFT's rollouts. `progress` names a bar on a terminal. The
     model's training mode is kept.
     """
-    training, tokenizer = model.training, processor.tokenizer
+    training, tokenizer = model.training, tokenizer_of(processor)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     sampling |= {"top_p": 1.0, "repetition_penalty": 1.0}
     model.eval()

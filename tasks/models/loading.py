@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
     Qwen2_5_VLProcessor,
     Qwen2VLProcessor,
@@ -48,23 +50,31 @@ def _source(model: Model, path: Path | str | None) -> tuple[str, str | None]:
     return (str(path), None) if path is not None else (model.path, model.revision)
 
 
-def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMixin:
-    """The processor in `path` (a trained folder), or the base model's; left-padded, as generation needs it."""
+def tokenizer_of(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The processor of a text model is its tokenizer."""
+    return getattr(processor, "tokenizer", processor)
+
+
+def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMixin | PreTrainedTokenizerBase:
+    """The processor (of a text model: the tokenizer) in `path` (a trained folder), or the base model's; left-padded, as
+    generation needs it.
+    """
     source, revision = _source(model, path)
     kind = AutoConfig.from_pretrained(source, revision=revision).model_type
     sizes = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
     sizes = {key: value for key, value in sizes.items() if value is not None}
     processor = PROCESSORS.get(kind, AutoProcessor).from_pretrained(source, revision=revision, **sizes)
-    processor.tokenizer.padding_side = "left"
+    tokenizer_of(processor).padding_side = "left"
     return processor
 
 
 def load_model(model: Model, path: Path | str | None = None) -> PreTrainedModel:
     """The weights in `path` (a trained folder), or the base model's, in `model.dtype`; safetensors only. On the GPU
-    where there is one.
+    where there is one. A model of pictures and text, or of text alone.
     """
     source, revision = _source(model, path)
-    loaded = AutoModelForImageTextToText.from_pretrained(
+    sees = type(AutoConfig.from_pretrained(source, revision=revision)) in AutoModelForImageTextToText._model_mapping
+    loaded = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_pretrained(
         source, revision=revision, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
     )
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from tasks.data.records import Question
 from tasks.graders.rubric import Grade
 from tasks.models.generate import encode
+from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
 
 # What the published weights of a family write boxes in (tasks.models.coordinates).
@@ -24,9 +25,10 @@ class PreflightError(RuntimeError):
 def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     """Raises `PreflightError`; warns of what costs some reward and stops nothing."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    _check_image_tokens(job, base)
+    if job.train[0].image is not None:
+        _check_image_tokens(job, base)
     _check_padding(job)
-    grades = [_check_gold(job, question) for question in job.train]
+    grades = [_check_gold(job, question, text) for question in job.train for text in job.coordinates.write(question)]
     _warn(job, base, grades)
 
 
@@ -46,7 +48,7 @@ def _check_image_tokens(job: Job, model: PreTrainedModel) -> None:
 
 
 def _check_padding(job: Job) -> None:
-    mask = job.processor.tokenizer(["a", "a b c d"], padding=True, return_tensors="pt")["attention_mask"]
+    mask = tokenizer_of(job.processor)(["a", "a b c d"], padding=True, return_tensors="pt")["attention_mask"]
     if not mask[:, -1].all():
         raise PreflightError(
             f"{job.params.model.path}: its tokenizer pads on the right, so that answers in a batch would go on from "
@@ -54,9 +56,9 @@ def _check_padding(job: Job) -> None:
         )
 
 
-def _check_gold(job: Job, question: Question) -> Grade:
-    """The grade of the gold answer: it must survive the tokenizer, be read back, and earn 1 but for rounding."""
-    text, tokenizer = job.coordinates.write(question), job.processor.tokenizer
+def _check_gold(job: Job, question: Question, text: str) -> Grade:
+    """The grade of a gold answer `text`: it must survive the tokenizer, be read back, and earn 1 but for rounding."""
+    tokenizer = tokenizer_of(job.processor)
     name, reward = f"{question.record_id}, {question.task} {question.asked!r}", f"reward.{question.task}"
     decoded = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
     if decoded != text:
@@ -95,8 +97,10 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade]) -> None:
             stacklevel=3,
         )
     most = job.params.grade.max_new_tokens
-    texts = [job.coordinates.write(question) for question in job.train]
-    cut = sum(len(ids) >= most for ids in job.processor.tokenizer(texts)["input_ids"])  # an end of turn comes on top
+    texts = [text for question in job.train for text in job.coordinates.write(question)]
+    cut = sum(
+        len(ids) >= most for ids in tokenizer_of(job.processor)(texts)["input_ids"]
+    )  # an end of turn comes on top
     if cut > MOST_CUT * len(texts):
         warnings.warn(
             f"{cut} of {len(texts)} gold answers do not fit in grade.max_new_tokens {most}, and a policy that writes "

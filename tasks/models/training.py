@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,12 +96,19 @@ class Job:
 
         return Validation(self.policy, score, every, patience, max_kl)
 
-    def rows(self, **columns: list) -> Dataset:
-        """The train questions as TRL takes them: `image` (decoded on access), `prompt`, and the given columns."""
-        images = [str(self.pool / q.image) for q in self.train]
-        texts = [fill(self.params.prompt, q) for q in self.train]
-        prompts = [[{"role": "user", "content": text}] for text in texts]
-        return Dataset.from_dict({"image": images, "prompt": prompts, **columns}).cast_column("image", Image())
+    def rows(self, questions: Sequence[Question], **columns: list) -> Dataset:
+        """Train questions as TRL takes them: `prompt`, the given columns, and `image` (decoded on access) of pictures.
+
+        Raises ValueError for pictures and problems in one slice, which TRL cannot hold in one table.
+        """
+        prompts = [[{"role": "user", "content": fill(self.params.prompt, q)}] for q in questions]
+        rows = Dataset.from_dict({"prompt": prompts, **columns})
+        images = [str(self.pool / q.image) for q in questions if q.image is not None]
+        if len(images) not in (0, len(questions)):
+            raise ValueError(
+                f"{self.slice}: {len(images)} of {len(questions)} questions have a picture; give all or none"
+            )
+        return rows.add_column("image", images).cast_column("image", Image()) if images else rows
 
     def trainer_options(self, params: Sft | Rft, steps: int, scratch: str) -> dict:
         """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""

@@ -6,6 +6,7 @@ import torch
 
 from tasks.models import preflight
 from tasks.models.generate import encode
+from tasks.models.loading import tokenizer_of
 from tasks.models.preflight import PreflightError
 from tasks.models.training import Job
 from tasks.rl import memory
@@ -36,7 +37,7 @@ def check(policy: Policy, job: Job, prompt: Prompt) -> None:
     Says on stderr what memory the run needs, which must be there.
     """
     preflight.check(job, policy.model)
-    tokens = job.processor.tokenizer(COMPLETION, add_special_tokens=False)["input_ids"]
+    tokens = tokenizer_of(job.processor)(COMPLETION, add_special_tokens=False)["input_ids"]
     completion = torch.tensor(tokens, device=prompt.input_ids.device)
     _check_logprobs(policy, job, prompt, completion)
     _check_memory(policy, job, prompt, completion)
@@ -65,7 +66,7 @@ def _check_logprobs(policy: Policy, job: Job, prompt: Prompt, completion: torch.
         plain = _plain(policy, encoded, completion)
         shared, _ = policy.score([Group(prompt, [completion, completion], {})])
         grey = {name: torch.zeros_like(x) if name == "pixel_values" else x for name, x in encoded.items()}
-        unseen = torch.equal(_plain(policy, grey, completion), plain)
+        unseen = prompt.picture is not None and torch.equal(_plain(policy, grey, completion), plain)
     difference = (shared - plain.repeat(2)).abs().max().item()
     if not difference <= TOLERANCE[policy.base.dtype]:
         raise PreflightError(

@@ -24,7 +24,8 @@ def make_prompt(model: PreTrainedModel, encoded: dict[str, torch.Tensor], pictur
     device = model.device
     ids = encoded["input_ids"]
     if "pixel_values" not in encoded:
-        return Prompt(ids[0].to(device), torch.arange(ids.shape[1], device=device)[None])
+        axes = 3 if hasattr(model.model, "get_rope_index") else 1  # M-RoPE counts words alike on all three
+        return Prompt(ids[0].to(device), torch.arange(ids.shape[1], device=device).expand(axes, -1))
     positions, _ = model.model.get_rope_index(
         ids, mm_token_type_ids=encoded["mm_token_type_ids"], image_grid_thw=encoded["image_grid_thw"]
     )

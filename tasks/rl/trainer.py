@@ -61,7 +61,7 @@ class Trainer:
         self.sampler = Sampler(len(job.train), self.generator)
         self._optimize()
         self.prompt = lru_cache(256)(self._prompt)
-        tokenizer = job.processor.tokenizer
+        tokenizer = tokenizer_of(job.processor)
         self.sampling = Sampling(
             self.params.num_generations,
             self.params.max_completion_length,

@@ -34,7 +34,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
         scale_rewards="group" if params.scale_rewards else "none",
         generation_kwargs={"suppress_tokens": control_tokens(job.processor)},
     )
-    rows = job.rows(question=list(range(len(job.train))))
+    rows = job.rows(job.train, question=list(range(len(job.train))))
     trainer = GRPOTrainer(
         job.load(), reward, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks
     )

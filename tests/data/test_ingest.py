@@ -168,7 +168,7 @@ def test_twins_inside_a_split_are_one_picture_and_cannot_leak_through_what_is_he
         prepare(JsonlDataset(source="jsonl", train=files), tmp_path / "pool")
     summary = prepare(JsonlDataset(source="jsonl", train=files, max_quarantined=0.5), tmp_path / "pool")
     assert summary["train"] + summary["val"] + summary["test"] == 15
-    assert summary["faults"] == {"image: same pixels as another picture of this split": 15}
+    assert summary["faults"] == {"image: same pixels as another image of this split": 15}
 
 
 def test_what_is_not_asked_for_is_left_out_and_counted(coco):

@@ -101,8 +101,8 @@ def test_gold_boxes_are_thousandths_in_reading_order():
     record = Record("r", "r.png", 200, 100, "hash", objects)
     q = question(record, "cat")
     assert q.boxes == ((0, 100, 100, 300), (500, 0, 1000, 500))
-    assert q.thought == "dog [0, 0], cat [0, 100], cat [500, 0]; cat [0, 100], cat [500, 0]"
-    assert question(record, "fox").thought.endswith("; No fox")
+    assert q.thoughts == ("dog [0, 0], cat [0, 100], cat [500, 0]; cat [0, 100], cat [500, 0]",)
+    assert question(record, "fox").thoughts[0].endswith("; No fox")
     assert [x.asked for x in ask([record], ["cat", "dog", "fox", "hen"], 1)][:2] == ["dog", "cat"]
     assert ask([record], ["cat", "dog", "fox"], 5)[-1].boxes == ()
 

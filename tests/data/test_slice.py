@@ -76,7 +76,7 @@ def test_base_categories_are_all_that_train_and_val_ask_or_name(animals, tmp_pat
     for split in ("train", "val"):
         questions = read_questions(tmp_path / "slice" / f"{split}.jsonl")
         assert {q.asked for q in questions} <= {"cat", "dog"}
-        assert not any("owl" in q.thought for q in questions)
+        assert not any("owl" in q.thoughts[0] for q in questions)
     assert sorted(manifest["chosen"]) == ["cat", "dog"]
     with pytest.raises(DataError, match=r"\['yak'\] not in .*categories_train\.json"):
         make_slice(Slice(categories=["yak"]), animals, 1, 0, tmp_path / "other")
@@ -109,7 +109,7 @@ def test_a_picture_with_labels_for_every_task_is_asked_for_all():
         ("classification", "", "kitchen", 0),
         ("grounding", "the one asleep", None, 1),
     ]
-    assert {q.thought for q in other_questions(row)} == {"cat [0, 0]"}
+    assert {q.thoughts for q in other_questions(row)} == {("cat [0, 0]",)}
 
 
 def test_the_manifest_is_the_same_bytes_whatever_the_order_of_the_files(animals, tmp_path):
@@ -133,6 +133,6 @@ def test_slice_works_alone_and_says_what_is_wrong_in_one_line(animals, tmp_path)
     assert json.loads(done.stdout) == json.loads((tmp_path / "slice" / "manifest.json").read_text())
     done = run("--pool", "pool", "--k", "50", "--seed", "0", "--out", "other")
     assert done.returncode == 1
-    assert done.stderr.startswith("slice: too few pictures for k = 50 (cat: have 4, need 50;")
+    assert done.stderr.startswith("slice: too few examples for k = 50 (cat: have 4, need 50;")
     assert "'0' is not a whole number" in run("--pool", "pool", "--k", "0", "--seed", "0", "--out", "x").stderr
     assert run("--pool", "none", "--k", "1", "--seed", "0", "--out", "x").stderr.startswith("slice: none/categories")

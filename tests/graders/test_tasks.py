@@ -11,7 +11,7 @@ from tasks.graders.frame import Failure
 from tasks.graders.grounding import format_box, parse_grounding
 from tasks.graders.labels import alias_table, canonical, choice_reward, count_reward, format_label
 from tasks.graders.rubric import length_reward
-from tasks.graders.target import target
+from tasks.graders.target import targets
 from tasks.params import ClassificationReward, GroundingReward, Reward, load_params
 
 BOX = (100.0, 100.0, 300.0, 300.0)
@@ -202,29 +202,29 @@ def test_giou_is_scaled_and_tells_near_from_far():
 @pytest.mark.parametrize(
     "question",
     [
-        Question("r", "", "detection", "six", (BOX, (1.0, 2.0, 3.0, 4.0)), thought="six [1, 2]"),
-        Question("r", "", "detection", "six", thought="No six"),
-        Question("r", "", "classification", "", label="red-seven", thought="a red digit"),
-        Question("r", "", "grounding", "the largest", (BOX,), thought="seven [100, 100]"),
+        Question("r", "", "detection", "six", (BOX, (1.0, 2.0, 3.0, 4.0)), thoughts=("six [1, 2]",)),
+        Question("r", "", "detection", "six", thoughts=("No six",)),
+        Question("r", "", "classification", "", label="red-seven", thoughts=("a red digit",)),
+        Question("r", "", "grounding", "the largest", (BOX,), thoughts=("seven [100, 100]",)),
     ],
     ids=["detection", "true negative", "classification", "grounding"],
 )
 def test_the_target_of_any_question_scores_one(question):
-    got = grade(target(question), question)
+    got = grade(targets(question)[0], question)
     assert (got.reward, got.failure) == (1.0, None)
-    assert f"<think>{question.thought}</think>" in target(question)
+    assert f"<think>{question.thoughts[0]}</think>" in targets(question)[0]
 
 
 def test_the_targets_literally():
-    assert target(classify("red seven")) == "<think></think><answer>red seven</answer>"
-    assert target(refer((0.4, 1.6, 9, 10))) == "<think></think><answer>(0,2),(9,10)</answer>"
+    assert targets(classify("red seven"))[0] == "<think></think><answer>red seven</answer>"
+    assert targets(refer((0.4, 1.6, 9, 10)))[0] == "<think></think><answer>(0,2),(9,10)</answer>"
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: target(Question("r", "", "classification", "")), "without a label"),
-        (lambda: target(refer()), "0 boxes"),
+        (lambda: targets(Question("r", "", "classification", "")), "without a label"),
+        (lambda: targets(refer()), "0 boxes"),
         (lambda: format_label("</answer>"), "several_answers|nested"),
         (lambda: format_label(" "), "empty_answer"),
         (lambda: format_label("six", "I close my </think>"), "bad_format"),

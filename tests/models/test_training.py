@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState
 from tasks import rft, sft
 from tasks.data.records import read_questions
 from tasks.graders import make_grader
-from tasks.graders.target import target
+from tasks.graders.target import targets
 from tasks.models.loading import load_model
 from tasks.models.training import Job
 from tasks.models.validation import Validation
@@ -85,7 +85,7 @@ def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
 def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):
     grade = make_grader(load_params().reward)
     for q in read_questions(data / "slice" / "train.jsonl"):
-        assert grade(target(q), q).reward > 0.99  # coordinates are rounded to thousandths
+        assert grade(targets(q)[0], q).reward > 0.99  # coordinates are rounded to thousandths
 
 
 def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():

@@ -69,7 +69,7 @@ def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
 def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
     nothing, unreadable, elsewhere, spread = SKILL[policy]
     draw = rng.random()
-    think = asked.thought if rng.random() < 0.8 else ", ".join(rng.choice(CATEGORIES, 2))
+    think = asked.thoughts[0] if rng.random() < 0.8 else ", ".join(rng.choice(CATEGORIES, 2))
     if draw < nothing:
         return format_answer([], [], think)
     if draw < nothing + unreadable:
