@@ -49,9 +49,9 @@ class Region:
 class Draft:
     """A picture, or a `problem` without one (`image` is None), unchecked.
 
-    `image` is relative to the reading's root. Boxes are in the form `form`, in pixels or, with `side`, in units of which
-    a side of the picture has so many (YOLO 1, Visual-RFT 1000). `size` is the width and height that the file claims. The
-    other fields are those of `Record`.
+    `image` is relative to the reading's root. Boxes are in the form `form`, in pixels or, with `side`, in units of
+    which a side of the picture has so many (YOLO 1, Visual-RFT 1000). `size` is the width and height that the file
+    claims. The other fields are those of `Record`.
     """
 
     item: str

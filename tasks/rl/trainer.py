@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 
 from tasks.models.generate import control_tokens, encode
+from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
 from tasks.models.validation import Validation
 from tasks.rl import preflight
