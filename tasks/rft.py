@@ -9,15 +9,14 @@ grading use too; training stops early and keeps the best weights by it on val.
 from functools import partial
 from pathlib import Path
 
+from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
 from tasks.rl import trainer, trl_grpo
-from tasks.rl.checkpoint import Checkpoints
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
 from tasks.sft import arguments
 
-CHECKPOINTS = Path(".rft/checkpoints")
 ENGINES = {
     ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
     ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
@@ -31,10 +30,10 @@ def main() -> None:
     parser.add_argument("--init", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, CHECKPOINTS)
+    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, ROOT)
     model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
     job.save(model, args.out, validation, steps)
-    Checkpoints(CHECKPOINTS, job).clear()
+    Checkpoints(ROOT, job).clear()
 
 
 if __name__ == "__main__":

@@ -7,19 +7,52 @@ kept are those that do best on val by the same grader that RFT is rewarded by.
 """
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import PrinterCallback
+import torch
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tasks.models import preflight
+from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job, curves
+from tasks.models.validation import Validation
 from tasks.params import Params, Sft, load_params
+
+VALIDATION = "validation.pt"
+
+
+class Resuming(TrainerCallback):
+    """Takes each checkpoint that transformers' Trainer wrote, with the validation's state, into `checkpoints`: the
+    Trainer's own folder may be half written when a run is killed, and it would fail on it for good.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, validation: Validation):
+        self._checkpoints, self._validation = checkpoints, validation
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+        def write(folder: Path) -> None:
+            shutil.copytree(written, folder, dirs_exist_ok=True)
+            torch.save(self._validation.state_dict(), folder / VALIDATION)
+
+        self._checkpoints.save(state.global_step, write)
+        shutil.rmtree(written)
+
+    def begun(self) -> str | None:
+        """The folder to go on from, its validation loaded; None at the beginning."""
+        folder = self._checkpoints.newest()
+        if folder is None:
+            return None
+        self._validation.load_state_dict(torch.load(folder / VALIDATION, weights_only=True))
+        return str(folder)
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
-    """Supervised steps from the job's initial weights; writes the model folder `out`."""
+    """Supervised steps from the job's initial weights, or on from its checkpoint; writes the model folder `out`."""
     pairs = [(question, text) for question in job.train for text in job.coordinates.write(question)]
     model, steps = job.load(), params.num_steps(len(pairs))
     if steps == 0:
@@ -29,14 +62,16 @@ def train(job: Job, params: Sft, out: Path) -> None:
     rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     validation = job.validation(params.eval_steps)
     with tempfile.TemporaryDirectory() as scratch:
-        config = SFTConfig(
-            **job.trainer_options(params, steps, scratch),
-            per_device_train_batch_size=params.batch_size,
-            max_length=None,
-        )
-        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
+        options = job.trainer_options(params, steps, scratch)
+        callbacks, begun = [validation], None
+        if job.checkpoints:
+            resuming = Resuming(Checkpoints(job.checkpoints, job), validation)
+            callbacks, begun = [validation, resuming], resuming.begun()
+            options |= {"save_strategy": "steps", "save_steps": params.eval_steps}
+        config = SFTConfig(**options, per_device_train_batch_size=params.batch_size, max_length=None)
+        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=begun)
     job.save(model, out, validation, curves(trainer.state.log_history))
 
 
@@ -53,7 +88,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def main(policy: str = "sft") -> None:
     args = arguments(__doc__).parse_args()
     params: Params = load_params()
-    train(Job(params, policy, args.pool, args.slice, None, args.seed), getattr(params, policy), args.out)
+    job = Job(params, policy, args.pool, args.slice, None, args.seed, ROOT)
+    train(job, getattr(params, policy), args.out)
+    Checkpoints(ROOT, job).clear()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def curves(log_history: list[dict]) -> list[dict]:
 class Job:
     """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model.
 
-    RFT by our engine leaves its state in `checkpoints`, and goes on from there; without, it begins anew.
+    SFT, and RFT by our engine, leave their state in `checkpoints`, and go on from there; without, they begin anew.
     """
 
     params: Params

@@ -67,7 +67,9 @@ class Validation(TrainerCallback):
 
     def on_train_begin(self, args, state: TrainerState, control: TrainerControl, model=None, **kwargs):
         self.bar.reset(total=state.max_steps)
-        self._check(model, 0)
+        self.bar.update(state.global_step)
+        if not self.curve:  # else it goes on
+            self._check(model, state.global_step)
 
     def on_log(
         self, args: TrainingArguments | None, state: TrainerState, control: TrainerControl, logs: dict, **kwargs
@@ -103,12 +105,10 @@ class Validation(TrainerCallback):
             "best_weights": self._best_weights,
         }
 
-    def load_state_dict(self, state: dict, step: int, steps: int) -> None:
-        """Go on after `step` of `steps`."""
+    def load_state_dict(self, state: dict) -> None:
+        """Go on: from the next start of a training."""
         self.curve, self.best_step = state["curve"], state["best_step"]
         self._best_reward, self._best_weights = state["best_reward"], state["best_weights"]
-        self.bar.reset(total=steps)
-        self.bar.update(step)
 
     def restore(self, model: PreTrainedModel) -> None:
         with torch.no_grad():

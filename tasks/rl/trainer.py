@@ -13,18 +13,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 
+from tasks.models.checkpoint import Checkpoints
 from tasks.models.generate import control_tokens, encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
 from tasks.models.validation import Validation
 from tasks.rl import preflight
-from tasks.rl.checkpoint import Checkpoints
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
 from tasks.rl.prefix import use_prefix_attention
 from tasks.rl.prompts import Prompt, make_prompt
 from tasks.rl.rewards import grade
 from tasks.rl.rollout import Rollout, Sampling, roll_out
 
+STATE = "state.pt"
 MAX_GRAD_NORM = 1.0
 
 
@@ -98,12 +99,13 @@ class Trainer:
     def train(self, validation: Validation) -> None:
         """To the last step or until `validation` stops it; from the job's checkpoint where there is one."""
         checkpoints = Checkpoints(self.job.checkpoints, self.job) if self.job.checkpoints else None
-        state = checkpoints.load() if checkpoints else None
-        if state is None:
+        folder = checkpoints.newest() if checkpoints else None
+        if folder is None:
             preflight.check(self.policy, self.job, self.prompt(0))
-            validation.on_train_begin(None, self.state, self.control, model=self.model)
         else:
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             self.load_state_dict(state, validation)
+        validation.on_train_begin(None, self.state, self.control, model=self.model)
         while self.state.global_step < self.params.steps and not self.control.should_training_stop:
             began = time.perf_counter()
             metrics = self.step()
@@ -114,7 +116,8 @@ class Trainer:
             validation.on_log(None, self.state, self.control, metrics)
             validation.on_step_end(None, self.state, self.control, model=self.model)
             if checkpoints and self.state.global_step % validation.every == 0:
-                checkpoints.save(self.state.global_step, self.state_dict(validation))
+                state = self.state_dict(validation)
+                checkpoints.save(self.state.global_step, lambda folder, state=state: torch.save(state, folder / STATE))
 
     def state_dict(self, validation: Validation) -> dict:
         """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start."""
@@ -138,7 +141,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.sampler.waiting, self.logs = state["waiting"], state["logs"]
-        validation.load_state_dict(state["validation"], state["step"], self.params.steps)
+        validation.load_state_dict(state["validation"])
         self.job.began = time.time() - state["seconds"]
 
     def step(self) -> dict[str, float]:

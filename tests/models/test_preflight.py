@@ -10,17 +10,7 @@ from transformers import PreTrainedModel
 from tasks import sft
 from tasks.models.preflight import PreflightError, check
 from tasks.models.training import Job
-from tasks.params import DigitsDataset, Slice, load_params
-from tasks.prepare import prepare
-from tasks.slice import make_slice
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=2, num_test=2), folder / "pool")
-    make_slice(Slice(num_absent=1, allow_fewer=False), folder / "pool", 1, 0, folder / "slice")
-    return folder
+from tasks.params import load_params
 
 
 @pytest.fixture

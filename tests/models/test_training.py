@@ -16,18 +16,7 @@ from tasks.graders.target import targets
 from tasks.models.loading import load_model
 from tasks.models.training import Job
 from tasks.models.validation import Validation
-from tasks.params import DigitsDataset, Slice, load_params
-from tasks.prepare import prepare
-from tasks.slice import make_slice
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A pool and a k = 1 slice of it."""
-    folder = tmp_path_factory.mktemp("data")
-    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=4, num_test=4), folder / "pool")
-    make_slice(Slice(num_absent=1, allow_fewer=False), folder / "pool", 1, 0, folder / "slice")
-    return folder
+from tasks.params import load_params
 
 
 def job(data, policy: str, init: Path | None = None, **sections) -> Job:

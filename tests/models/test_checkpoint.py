@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tasks import rft
+from tasks import rft, sft
+from tasks.models import checkpoint
+from tasks.models.checkpoint import Checkpoints, identity
 from tasks.models.loading import load_model
-from tasks.rl import checkpoint
-from tasks.rl.checkpoint import Checkpoints, identity
+from tasks.params import Sft
 from tasks.rl.trainer import Trainer
 
 SETTINGS = {"steps": 3, "eval_steps": 1, "prompts_per_step": 3, "num_iterations": 2, "max_completion_length": 24}
@@ -51,6 +53,40 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
 
 
+@pytest.mark.parametrize("saves", [1, 2])
+def test_sft_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monkeypatch, saves):
+    settings = Sft(steps=6, epochs=None, batch_size=3, learning_rate=1e-3, weight_decay=0.0, eval_steps=2)
+    job = make_job("sft")
+    sft.train(job, settings, tmp_path / "whole")
+    resumable = dataclasses.replace(job, checkpoints=tmp_path / "checkpoints")
+    on_save = sft.Resuming.on_save
+
+    def cut_off(resuming, args, state, control, **kwargs):
+        on_save(resuming, args, state, control, **kwargs)
+        if state.global_step == saves * settings.eval_steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft.Resuming, "on_save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        sft.train(resumable, settings, tmp_path / "cut")
+    monkeypatch.setattr(sft.Resuming, "on_save", on_save)
+    sft.train(dataclasses.replace(resumable), settings, tmp_path / "cut")
+    whole, cut = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "cut"))
+    assert (cut["val"], cut["best_step"]) == (whole["val"], whole["best_step"])
+    assert [step["loss"] for step in cut["steps"]] == [step["loss"] for step in whole["steps"]]  # the same rows came
+    weights = [load_model(job.params.model, tmp_path / name).state_dict() for name in ("whole", "cut")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def holding(step: int) -> Callable[[Path], None]:
+    """Writes a state that only `held` reads."""
+    return lambda folder: torch.save({"step": step, "weights": torch.arange(1000.0)}, folder / "state.pt")
+
+
+def held(checkpoints: Checkpoints) -> int:
+    return torch.load(checkpoints.newest() / "state.pt", weights_only=True)["step"]
+
+
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -74,31 +110,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(make_job, tmp_
     job = make_job()
     checkpoints = Checkpoints(tmp_path, job)
     for step in (0, 1, 2):
-        checkpoints.save(step, {"step": step, "weights": [torch.arange(1000.0) + step]})
+        checkpoints.save(step, holding(step))
     newest = tmp_path / f"grpo-{job.slice.name}" / identity(job) / "step-2"
     assert sorted(path.name for path in newest.parent.iterdir()) == ["step-1", "step-2"]
     DAMAGE[damage](newest)
-    state = checkpoints.load()
-    assert (state["step"], state["weights"][0][0]) == (1, 1.0)
+    assert held(checkpoints) == 1
     assert f"damaged, not used: {newest}" in capsys.readouterr().err
 
 
-def test_a_save_that_fails_leaves_the_one_before(make_job, tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_one_before(make_job, tmp_path):
     checkpoints = Checkpoints(tmp_path, make_job())
-    checkpoints.save(1, {"step": 1})
+    checkpoints.save(1, holding(1))
 
-    def full(*_):
+    def full(folder: Path) -> None:
+        holding(2)(folder)
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            checkpoints.save(2, {"step": 2})
-    assert checkpoints.load() == {"step": 1}
-    checkpoints.save(3, {"step": 3})
-    assert checkpoints.load() == {"step": 3}
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, full)
+    assert held(checkpoints) == 1
+    checkpoints.save(3, holding(3))
+    assert held(checkpoints) == 3
     checkpoints.clear()
-    assert checkpoints.load() is None
+    assert checkpoints.newest() is None
 
 
 def test_a_run_under_another_grader_or_engine_is_never_picked_up(make_job, tmp_path, monkeypatch):
@@ -115,9 +149,9 @@ def test_a_run_under_another_grader_or_engine_is_never_picked_up(make_job, tmp_p
 
 def test_another_run_is_never_picked_up(make_job, tmp_path):
     job = make_job()
-    Checkpoints(tmp_path, job).save(1, {"step": 1})
-    assert Checkpoints(tmp_path, make_job(beta=0.5)).load() is None
-    assert Checkpoints(tmp_path, dataclasses.replace(job, seed=1)).load() is None
+    Checkpoints(tmp_path, job).save(1, holding(1))
+    assert Checkpoints(tmp_path, make_job(beta=0.5)).newest() is None
+    assert Checkpoints(tmp_path, dataclasses.replace(job, seed=1)).newest() is None
     other = tmp_path / "other" / job.slice.name
     shutil.copytree(job.slice, other)
     moved = dataclasses.replace(job, slice=other)

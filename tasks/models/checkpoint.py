@@ -1,8 +1,8 @@
 """Checkpoints of a run that may be cut off at any moment: written whole or not at all, and never trusted unread.
 
-A checkpoint is a folder `step-N` with the state and a manifest of its hash, written under another name, synced and
-renamed. They lie outside DVC's outs, which are removed before a stage runs, in a folder named by what the run is made
-of: another run's state is never picked up.
+A checkpoint is a folder `step-N` with the files of the state and a manifest of their hashes, written under another
+name, synced and renamed. They lie outside DVC's outs, which are removed before a stage runs, in a folder named by what
+the run is made of: another run's state is never picked up.
 """
 
 import hashlib
@@ -10,17 +10,20 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import transformers
+import trl
 
 from tasks.models.training import Job
 
+ROOT = Path(".rft/checkpoints")
 KEPT = 2
-SECTIONS = ("model", "prompt", "rft", "reward", "grade")
+SECTIONS = ("model", "prompt", "reward", "grade")  # and that of the policy
 TASKS = Path(__file__).parents[1]
-CODE = [TASKS / name for name in ("rl", "graders", "models", "data")]  # that a step runs
+CODE = [TASKS / name for name in ("sft.py", "rl", "graders", "models", "data")]  # that a step runs
 
 
 def _hash(path: Path) -> str:
@@ -36,14 +39,21 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _hashes(folder: Path) -> dict[str, str]:
+    """{file: its hash} of a checkpoint."""
+    return {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
+
+
 def identity(job: Job) -> str:
     """A hash of what a run depends on: parameters, seed, slice, initial weights, libraries, CODE."""
     digest = hashlib.sha256()
-    parts = [job.policy, job.seed, torch.__version__, transformers.__version__]
-    parts += [getattr(job.params, name).model_dump_json() for name in SECTIONS]
+    parts = [job.policy, job.seed, torch.__version__, transformers.__version__, trl.__version__]
+    own = job.policy if job.policy in ("warmup", "sft") else "rft"
+    parts += [getattr(job.params, name).model_dump_json() for name in (*SECTIONS, own)]
     digest.update("\n".join(map(str, parts)).encode())
-    folders = [job.slice, *CODE, *([job.init] if job.init else [])]
-    for file in sorted(file for folder in folders for file in folder.rglob("*") if file.suffix != ".pyc"):
+    places = [job.slice, *CODE, *([job.init] if job.init else [])]
+    files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
+    for file in sorted(file for file in files if file.suffix != ".pyc"):
         if file.is_file() and file.name != "history.json":  # it holds the seconds that making the weights took
             digest.update(f"{file.name} {_hash(file)}\n".encode())
     return digest.hexdigest()[:16]
@@ -56,15 +66,18 @@ class Checkpoints:
         self._stage = folder / f"{job.policy}-{job.slice.name}"
         self._folder = self._stage / identity(job)
 
-    def save(self, step: int, state: dict) -> None:
-        """Write the state after `step`, and keep the one before. Raises `OSError` (the older ones then stay)."""
+    def save(self, step: int, write: Callable[[Path], object]) -> None:
+        """`write` puts the files of the state after `step` into the folder that it is given. The state before is kept.
+        Raises `OSError` (the older ones then stay).
+        """
         temporary = self._folder / "writing"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        torch.save(state, temporary / "state.pt")
-        _sync(temporary / "state.pt")
-        manifest = {"step": step, "sha256": _hash(temporary / "state.pt")}
-        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        write(temporary)
+        hashes = _hashes(temporary)
+        for name in hashes:
+            _sync(temporary / name)
+        (temporary / "manifest.json").write_text(json.dumps({"step": step, "sha256": hashes}))
         _sync(temporary / "manifest.json")
         _sync(temporary)
         shutil.rmtree(self._at(step), ignore_errors=True)
@@ -73,15 +86,15 @@ class Checkpoints:
         for old in self._steps()[KEPT:]:
             shutil.rmtree(self._at(old))
 
-    def load(self) -> dict | None:
-        """The newest state that is whole, or None. What is passed over is named on stderr."""
+    def newest(self) -> Path | None:
+        """The folder of the newest state that is whole, or None. What is passed over is named on stderr."""
         for step in self._steps():
             folder = self._at(step)
             try:
                 manifest = json.loads((folder / "manifest.json").read_text())
-                if manifest == {"step": step, "sha256": _hash(folder / "state.pt")}:
+                if manifest == {"step": step, "sha256": _hashes(folder)}:
                     print(f"resumes after step {step}: {folder}", file=sys.stderr)
-                    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+                    return folder
             except (OSError, ValueError):
                 pass  # the same as a wrong hash: the checkpoint is not whole
             print(f"damaged, not used: {folder}", file=sys.stderr)

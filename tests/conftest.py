@@ -11,10 +11,17 @@ from tasks.slice import make_slice
 
 
 @pytest.fixture(scope="session")
-def make_job(tmp_path_factory):
-    data: Path = tmp_path_factory.mktemp("data")
-    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=2, num_test=2), data / "pool")
-    make_slice(Slice(num_absent=1, allow_fewer=False), data / "pool", 1, 0, data / "slice")
+def data(tmp_path_factory) -> Path:
+    """A folder with a pool and a k = 1 slice of it."""
+    folder = tmp_path_factory.mktemp("data")
+    prepare(DigitsDataset(source="digits", seed=0, num_train=60, num_val=2, num_test=2), folder / "pool")
+    make_slice(Slice(num_absent=1, allow_fewer=False), folder / "pool", 1, 0, folder / "slice")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_job(data):
+    """A job of a policy on the shipped model, small, with keys of the section `rft` changed."""
 
     def make(policy: str = "grpo", **rft) -> Job:
         params = load_params()
