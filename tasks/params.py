@@ -110,10 +110,13 @@ class Sft(Section):
 
 class Ppo(Section):
     """What PPO has and GRPO has not. `beta` is the penalty of every token's log-ratio to the reference, `lam` is GAE's
-    lambda; a rollout is learned from in `epochs` x `minibatches` optimizer steps.
+    lambda; a rollout is learned from in `epochs` x `minibatches` optimizer steps. With a `target_kl`, `beta` is the
+    first penalty, and each step moves it so that the KL goes there, by a fifth at most in `horizon` completions.
     """
 
     beta: NonNegative
+    target_kl: Positive | None = None
+    horizon: Count = 10_000
     gamma: Share
     lam: Share
     clip_value: Positive
@@ -149,6 +152,12 @@ class Rft(Section):
     eval_steps: Count
     patience: Count
     ppo: Ppo
+
+    @model_validator(mode="after")
+    def _rises_before_it_falls(self):
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
 
 
 class Rubric(Section):

@@ -23,8 +23,8 @@ TWINS = {"fsod": "digits", "ovd": "digits_ovd", "fgvc": "digits_fgvc", "groundin
 TINY = [
     "model=tiny", "prompt=short", "slice=all", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single", "grid.k=[1]",
     "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12", "warmup.steps=1",
-    "warmup.epochs=null", "sft.steps=2",
-    "sft.eval_steps=1", "rft.steps=2", "rft.prompts_per_step=2", "rft.num_generations=2", "rft.eval_steps=1",
+    "warmup.epochs=null", "sft.steps=2", "sft.eval_steps=1", "rft.steps=2", "rft.warmup_steps=1",
+    "rft.prompts_per_step=2", "rft.num_generations=2", "rft.eval_steps=1",
     "report.resamples=100",
 ]  # fmt: skip
 ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}

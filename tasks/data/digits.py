@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tasks.data.referring import by_size, by_sum
+from tasks.data.referring import one_kind
 from tasks.data.scenes import CATEGORIES, INKS, SIDE, Glyph, Scene, compose, crop_to_ink
 from tasks.params import DigitsDataset
 from tasks.schema.dataset import CocoDataset, CocoFiles, FileDataset, FolderDataset, FolderFiles, LisaDataset, LisaFiles
@@ -68,15 +68,14 @@ def write_lisa(folder: Path, scenes: Iterable[Scene], rng: np.random.Generator) 
     """
     folder.mkdir(parents=True)
     for n, scene in enumerate(scenes, start=1):
-        sizes, sums = by_size(scene.objects), by_sum(scene.objects)
-        kind = sizes if sizes and (not sums or rng.random() < 0.5) else sums
-        if not kind:
+        told, is_sum = one_kind(scene.objects, rng)
+        if not told:
             continue
-        instruction, meant = kind[rng.integers(len(kind))]
-        wordings = [text for text, o in kind if o == meant and text != instruction]
+        instruction, meant = told[rng.integers(len(told))]
+        wordings = [text for text, o in told if o == meant and text != instruction]
         x1, y1, x2, y2 = meant.box
         shape = {"label": "target", "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
-        row = {"text": [instruction, *wordings[:2]], "is_sentence": kind is sums, "shapes": [shape]}
+        row = {"text": [instruction, *wordings[:2]], "is_sentence": is_sum, "shapes": [shape]}
         Image.fromarray(scene.image).save(folder / f"{n:05d}.jpg", quality=95, subsampling=0)
         (folder / f"{n:05d}.json").write_text(json.dumps(row))
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tasks.data.records import Box, Object
 from tasks.data.scenes import CATEGORIES
 
@@ -35,3 +37,10 @@ def by_sum(objects: Sequence[Object]) -> list[tuple[str, Object]]:
         for value in [CATEGORIES.index(o.category)]
         for a in range(1, value)
     ]
+
+
+def one_kind(objects: Sequence[Object], rng: np.random.Generator) -> tuple[list[tuple[str, Object]], bool]:
+    """The instructions of one kind, each as likely where the scene has both, and whether they are sums."""
+    sizes, sums = by_size(objects), by_sum(objects)
+    kind = sizes if sizes and (not sums or rng.random() < 0.5) else sums
+    return kind, kind is sums

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from tasks.data.cases import GENES, case
 from tasks.data.questions import describe, in_words
 from tasks.data.records import Box
-from tasks.data.referring import by_size, by_sum
+from tasks.data.referring import one_kind
 from tasks.data.scenes import CATEGORIES, INKS, SIDE, Scene, compose
 from tasks.data.stories import story
 from tasks.graders.grounding import format_box
@@ -75,11 +75,10 @@ def detect(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
 
 def ground(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     """Where is the one digit that an instruction means."""
-    sizes, sums = by_size(scene.objects), by_sum(scene.objects)
-    kind = sizes if sizes and (not sums or rng.random() < 0.5) else sums
-    if not kind:
+    told, _ = one_kind(scene.objects, rng)
+    if not told:
         return detect(scene, rng)
-    instruction, meant = kind[rng.integers(len(kind))]
+    instruction, meant = told[rng.integers(len(told))]
     box = thousandths(meant.box)
     seen = in_words([(o.category, thousandths(o.box)) for o in scene.objects])
     return GROUND.format(instruction), format_box(box, f"{seen}; {in_words([(meant.category, box)])}")

@@ -18,6 +18,7 @@ class Grpo:
         self._params = params
         self._reference = Reference(policy.model, params.temperature) if params.beta else None
         self.head: nn.Module | None = None  # trained beside the policy
+        self.state: dict[str, float] = {}
 
     def prepare(self, groups: Sequence[Group]) -> dict[str, float]:
         """Advantages, weights and reference log-probabilities of every token."""

@@ -24,11 +24,17 @@ def token_rewards(reward: torch.Tensor, logprobs: torch.Tensor, ref_logprobs: to
     return rewards
 
 
+def adapted(beta: float, kl: float, target: float, share: float) -> float:
+    """The next penalty, after a `share` of the horizon (Ziegler et al., arXiv 1909.08593, section 2.2)."""
+    return beta * (1 + min(0.2, max(-0.2, kl / target - 1)) * share)
+
+
 class Ppo:
     """What PPO does with the groups of a step. Its own parameters are in `rft.ppo`."""
 
     def __init__(self, policy: Policy, params: Rft):
         self._policy, self._params, self._own = policy, params, params.ppo
+        self.state = {"beta": params.ppo.beta}  # that a checkpoint keeps
         if not self._own.beta:
             warnings.warn("rft.ppo.beta 0: PPO without a penalty collapses (ReFT, arXiv 2401.08967)", stacklevel=2)
         self._reference = Reference(policy.model, params.temperature) if self._own.beta else None
@@ -55,7 +61,12 @@ class Ppo:
         weights, advantages = get_tokens(groups, "weights"), get_tokens(groups, "advantages")
         advantages[weights > 0] = whiten(advantages[weights > 0])
         set_tokens(groups, "advantages", advantages)
-        return self._metrics(groups, weights > 0)
+        metrics = self._metrics(groups, weights > 0)
+        if self._own.target_kl is not None:
+            metrics["beta"] = self.state["beta"]
+            num = sum(len(group.completions) for group in groups)
+            self.state["beta"] = adapted(metrics["beta"], metrics["kl"], self._own.target_kl, num / self._own.horizon)
+        return metrics
 
     def _prepare_group(self, group: Group, num: float) -> None:
         """`num`: completions in an optimizer step, over which the loss is a mean, each by its own length (ReFT)."""
@@ -66,7 +77,7 @@ class Ppo:
         advantages, weights = [], []
         for reward, (logprobs, reference, value) in zip(group.rewards.tolist(), parts, strict=True):
             valid = torch.tensor(reward).isfinite().item()
-            rewards = token_rewards(reward if valid else 0.0, logprobs, reference, self._own.beta)
+            rewards = token_rewards(reward if valid else 0.0, logprobs, reference, self.state["beta"])
             advantages.append(gae(rewards, value, self._own.gamma, self._own.lam))
             weights.append(torch.full_like(value, valid / (num * len(value))))
         group.tokens["advantages"], group.tokens["weights"] = torch.cat(advantages), torch.cat(weights)

@@ -50,7 +50,7 @@ class Trainer:
         if job.params.model.dtype == "float16":
             raise ValueError("model.dtype float16: the engine kshot has no loss scaling; take bfloat16 or float32")
         self.job, self.params = job, job.params.rft
-        self.model = job.load().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = job.load()
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -128,6 +128,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "waiting": self.sampler.waiting,
+            "algorithm": self.algorithm.state,
             "logs": self.logs,
             "validation": validation.state_dict(),
             "seconds": time.time() - self.job.began,
@@ -141,6 +142,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.sampler.waiting, self.logs = state["waiting"], state["logs"]
+        self.algorithm.state.update(state["algorithm"])
         validation.load_state_dict(state["validation"])
         self.job.began = time.time() - state["seconds"]
 

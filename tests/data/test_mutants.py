@@ -135,32 +135,35 @@ def account(source, files, tmp_path, name):
     return True
 
 
-@pytest.mark.parametrize("num", amounts(60, 500))
-def test_mutated_coco_files(images, tmp_path, num):
-    files = CocoFiles(annotations=str(tmp_path / "gt.json"), images=str(images))
+def mutants_used(source, files, path, value_of, encode, num):
+    """How many of `num` mutants are used: two of three are mutated as values, the others as bytes."""
     used = 0
     for seed in range(num):
-        rng, value = random.Random(seed), coco_value()
+        rng, value = random.Random(seed), value_of()
         if seed % 3:
             mutate_value(value, rng)
-        raw = json.dumps(value).encode()
-        (tmp_path / "gt.json").write_bytes(raw if seed % 3 else mutate_bytes(raw, rng))
-        used += account("coco", files, tmp_path, "gt.json")
-    assert num / 4 < used < num  # both outcomes are common
+        raw = encode(value).encode()
+        path.write_bytes(raw if seed % 3 else mutate_bytes(raw, rng))
+        used += account(source, files, path.parent, path.name)
+    return used
+
+
+@pytest.mark.parametrize("num", amounts(60, 500))
+def test_mutated_coco_files(images, tmp_path, num):
+    path = tmp_path / "gt.json"
+    files = CocoFiles(annotations=str(path), images=str(images))
+    assert num / 4 < mutants_used("coco", files, path, coco_value, json.dumps, num) < num  # both outcomes are common
 
 
 @pytest.mark.parametrize("num", amounts(60, 500))
 def test_mutated_jsonl_files(images, tmp_path, num):
-    files = JsonlFiles(rows=str(tmp_path / "rows.jsonl"), images=str(images))
-    used = 0
-    for seed in range(num):
-        rng, value = random.Random(seed), jsonl_value()
-        if seed % 3:
-            mutate_value(value, rng)
-        raw = "".join(json.dumps(row) + "\n" for row in value).encode()
-        (tmp_path / "rows.jsonl").write_bytes(raw if seed % 3 else mutate_bytes(raw, rng))
-        used += account("jsonl", files, tmp_path, "rows.jsonl")
-    assert used > 0.9 * num
+    path = tmp_path / "rows.jsonl"
+    files = JsonlFiles(rows=str(path), images=str(images))
+
+    def lines(rows):
+        return "".join(json.dumps(row) + "\n" for row in rows)
+
+    assert mutants_used("jsonl", files, path, jsonl_value, lines, num) > 0.9 * num
 
 
 @pytest.mark.parametrize("num", amounts(40, 200))

@@ -8,7 +8,7 @@ import torch
 from tasks import rft
 from tasks.params import ParamsError, load_params, validate
 from tasks.rl.policy import get_tokens
-from tasks.rl.ppo import Ppo, token_rewards
+from tasks.rl.ppo import Ppo, adapted, token_rewards
 from tasks.rl.trainer import Trainer
 
 
@@ -73,6 +73,23 @@ def test_a_run_trains_the_policy_and_its_head_and_leaves_a_folder(make_job, tmp_
     assert steps[-1]["value"] != 0.0
     job.save(model, tmp_path / "ppo", validation, steps)
     assert set(job.load().state_dict()) == set(base)
+
+
+def test_the_penalty_follows_the_kl_to_its_target_by_hand():
+    assert adapted(0.1, kl=6.0, target=6.0, share=0.5) == 0.1
+    assert adapted(0.1, kl=6.6, target=6.0, share=0.5) == pytest.approx(0.1 * 1.05)
+    assert adapted(0.1, kl=60.0, target=6.0, share=1.0) == pytest.approx(0.12)  # a fifth at most
+    assert adapted(0.1, kl=-60.0, target=6.0, share=1.0) == pytest.approx(0.08)
+
+
+def test_an_adaptive_penalty_is_what_the_tokens_pay(make_job):
+    trainer, groups, metrics = prepared(make_job, [[0.0, 1.0, 0.0, 1.0]] * 2, target_kl=1e-6, horizon=8)
+    assert metrics["beta"] == 0.01
+    assert trainer.algorithm.state["beta"] == pytest.approx(0.01 * 0.8)  # no KL yet: below the target
+    for group in groups:
+        group.tokens["old_logprobs"] = group.tokens["old_logprobs"] + 1.0
+    assert trainer.algorithm.prepare(groups)["beta"] == pytest.approx(0.008)
+    assert trainer.algorithm.state["beta"] == pytest.approx(0.008 * 1.2)
 
 
 def test_no_penalty_raises_an_alarm(make_job):
