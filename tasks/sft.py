@@ -14,13 +14,14 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from tasks.models import preflight
+from tasks.models.budget import Budget
 from tasks.models.training import Job, curves
 from tasks.params import Params, Sft, load_params
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
     """Supervised steps from the job's initial weights; writes the model folder `out`."""
-    model, steps = job.load(), params.num_steps(len(job.train))
+    model, steps, job.budget = job.load(), params.num_steps(len(job.train)), Budget()
     if steps == 0:
         job.save(model, out, None, [])
         return
@@ -35,6 +36,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
         )
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
         trainer.remove_callback(PrinterCallback)
+        job.budget.watch(model)
         trainer.train()
     job.save(model, out, validation, curves(trainer.state.log_history))
 
