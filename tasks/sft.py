@@ -9,6 +9,8 @@ kept are those that do best on val by the same grader that RFT is rewarded by.
 import argparse
 import shutil
 import tempfile
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,45 +18,51 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import SFTConfig, SFTTrainer
 
 from tasks.models import preflight
+from tasks.models.budget import Budget
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
 from tasks.params import Params, Sft, load_params
 
-VALIDATION = "validation.pt"
+OWN = "run.pt"  # what the Trainer knows nothing of
 
 
 class Resuming(TrainerCallback):
-    """Takes each checkpoint that transformers' Trainer wrote, with the validation's state, into `checkpoints`: the
-    Trainer's own folder may be half written when a run is killed, and it would fail on it for good.
+    """Takes each checkpoint that transformers' Trainer wrote, with the state that is ours, to the job's `checkpoints`:
+    the Trainer's own folder may be half written when a run is killed, and it would fail on it for good.
     """
 
-    def __init__(self, checkpoints: Checkpoints, validation: Validation):
-        self._checkpoints, self._validation = checkpoints, validation
+    def __init__(self, job: Job, validation: Validation):
+        self._job, self._validation = job, validation
+        self._checkpoints = Checkpoints(job.checkpoints, job)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
         def write(folder: Path) -> None:
             shutil.copytree(written, folder, dirs_exist_ok=True)
-            torch.save(self._validation.state_dict(), folder / VALIDATION)
+            own = {"validation": self._validation.state_dict(), "budget": asdict(self._job.budget)}
+            torch.save({**own, "seconds": time.time() - self._job.began}, folder / OWN)
 
         self._checkpoints.save(state.global_step, write)
         shutil.rmtree(written)
 
     def begun(self) -> str | None:
-        """The folder to go on from, its validation loaded; None at the beginning."""
+        """The folder to go on from, with our state loaded; None at the beginning."""
         folder = self._checkpoints.newest()
         if folder is None:
             return None
-        self._validation.load_state_dict(torch.load(folder / VALIDATION, weights_only=True))
+        own = torch.load(folder / OWN, weights_only=True)
+        self._validation.load_state_dict(own["validation"])
+        self._job.budget = Budget(**own["budget"])
+        self._job.began = time.time() - own["seconds"]
         return str(folder)
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
     """Supervised steps from the job's initial weights, or on from its checkpoint; writes the model folder `out`."""
     pairs = [(question, text) for question in job.train for text in job.coordinates.write(question)]
-    model, steps = job.load(), params.num_steps(len(pairs))
+    model, steps, job.budget = job.load(), params.num_steps(len(pairs)), Budget()
     if steps == 0:
         job.save(model, out, None, [])
         return
@@ -65,12 +73,13 @@ def train(job: Job, params: Sft, out: Path) -> None:
         options = job.trainer_options(params, steps, scratch)
         callbacks, begun = [validation], None
         if job.checkpoints:
-            resuming = Resuming(Checkpoints(job.checkpoints, job), validation)
+            resuming = Resuming(job, validation)
             callbacks, begun = [validation, resuming], resuming.begun()
             options |= {"save_strategy": "steps", "save_steps": params.eval_steps}
         config = SFTConfig(**options, per_device_train_batch_size=params.batch_size, max_length=None)
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
+        job.budget.watch(model)
         trainer.train(resume_from_checkpoint=begun)
     job.save(model, out, validation, curves(trainer.state.log_history))
 

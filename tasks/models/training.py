@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from tasks.data.questions import fill
 from tasks.data.records import Question, read_questions
 from tasks.graders import make_grader
+from tasks.models.budget import Budget
 from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
@@ -49,7 +50,8 @@ def curves(log_history: list[dict]) -> list[dict]:
 class Job:
     """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model.
 
-    SFT, and RFT by our engine, leave their state in `checkpoints`, and go on from there; without, they begin anew.
+    SFT, and RFT by our engine, leave their state in `checkpoints`, and go on from there; without, they begin anew. They
+    count what they use in `budget`; TRL's GRPO does not.
     """
 
     params: Params
@@ -60,6 +62,7 @@ class Job:
     seed: int
     checkpoints: Path | None = None
     began: float = field(default_factory=time.time)
+    budget: Budget | None = None
 
     def __post_init__(self):
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
@@ -135,6 +138,7 @@ class Job:
         """A plain Hugging Face folder (LoRA merged) with the best weights, and history.json with what `steps` tell."""
         if validation is not None:
             validation.restore(model)
+        budget = {"budget": self.budget.row(model)} if self.budget else {}
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
         out.mkdir(parents=True)
@@ -148,6 +152,10 @@ class Job:
             "seconds": round(time.time() - self.began, 1),
             "best_step": validation.best_step if validation else 0,
             "num_labelled": manifest["train"]["num_pictures"],
+            "train_sha256": manifest["train"]["sha256"],
+            "model": self.params.model.model_dump(),
+            "prompt": self.params.prompt.model_dump(),
+            **budget,
             "steps": steps,
             "val": validation.curve if validation else [],
         }

@@ -55,7 +55,11 @@ class Graded:
 
 @dataclass(frozen=True)
 class History:
-    """How a policy was trained. `steps` and `val` are rows with a `step`; other keys may be missing from a row."""
+    """How a policy was trained. `steps` and `val` are rows with a `step`; other keys may be missing from a row.
+
+    `budget` is what `tasks.models.budget` counts; `model` and `prompt` are the sections of params.yaml that it was
+    trained with. They and the hash of its training questions are None where the history does not tell.
+    """
 
     policy: str
     k: int
@@ -65,10 +69,14 @@ class History:
     num_labelled: int  # pictures
     steps: tuple[dict, ...]
     val: tuple[dict, ...]
+    budget: dict | None = None
+    model: dict | None = None
+    prompt: dict | None = None
+    train_sha256: str | None = None
 
-    def rewards(self, curve: str) -> pd.Series:
-        """The rewards of `curve` ('steps' or 'val') by step; empty where none was recorded."""
-        rows = {row["step"]: row["reward"] for row in getattr(self, curve) if row.get("reward") is not None}
+    def curve(self, rows: str, value: str = "reward") -> pd.Series:
+        """`value` of the `rows` ('steps' or 'val') by step; empty where none was recorded."""
+        rows = {row["step"]: row[value] for row in getattr(self, rows) if row.get(value) is not None}
         return pd.Series(rows, dtype=float).sort_index()
 
 
@@ -174,7 +182,8 @@ def _as_asked(base: Graded, graded: Graded, grades: Path) -> Graded:
 def _read_history(path: Path, policy: str, k: int, seed: int) -> History:
     row = _read_json(path, ("seconds", "best_step", "num_labelled"))
     steps, val = tuple(row.get("steps", ())), tuple(row.get("val", ()))
-    return History(policy, k, seed, row["seconds"], row["best_step"], row["num_labelled"], steps, val)
+    optional = {name: row.get(name) for name in ("budget", "model", "prompt", "train_sha256")}
+    return History(policy, k, seed, row["seconds"], row["best_step"], row["num_labelled"], steps, val, **optional)
 
 
 def _read_json(path: Path, keys: tuple[str, ...]) -> dict:

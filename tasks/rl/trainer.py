@@ -7,12 +7,14 @@ are those of the first update.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 
+from tasks.models.budget import Budget
 from tasks.models.checkpoint import Checkpoints
 from tasks.models.generate import control_tokens, encode
 from tasks.models.loading import tokenizer_of
@@ -50,6 +52,7 @@ class Trainer:
         if job.params.model.dtype == "float16":
             raise ValueError("model.dtype float16: the engine kshot has no loss scaling; take bfloat16 or float32")
         self.job, self.params = job, job.params.rft
+        job.budget = Budget()
         self.model = job.load()
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
@@ -132,6 +135,7 @@ class Trainer:
             "logs": self.logs,
             "validation": validation.state_dict(),
             "seconds": time.time() - self.job.began,
+            "budget": asdict(self.job.budget),
         }
 
     def load_state_dict(self, state: dict, validation: Validation) -> None:
@@ -145,6 +149,7 @@ class Trainer:
         self.algorithm.state.update(state["algorithm"])
         validation.load_state_dict(state["validation"])
         self.job.began = time.time() - state["seconds"]
+        self.job.budget = Budget(**state["budget"])
 
     def step(self) -> dict[str, float]:
         """One rollout and its updates; the metrics of it."""
@@ -178,6 +183,8 @@ class Trainer:
         rewards, metrics = grade(self.job.grader, texts, questions)
         rewards = torch.tensor(rewards).view(len(prompts), each)
         lengths = torch.tensor([len(completion) for completion in rollout.completions])
+        self.job.budget.prompt_tokens_sampled += sum(len(prompt.input_ids) for prompt in prompts)
+        self.job.budget.completion_tokens_sampled += int(lengths.sum())
         valid = rewards.isfinite()
         spread = [row[keep].std().item() if keep.sum() > 1 else 0.0 for row, keep in zip(rewards, valid, strict=True)]
         metrics |= {
@@ -220,6 +227,9 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
             num_updates += 1
+            self.job.budget.gradient_steps += 1
+            self.job.budget.prompt_tokens_trained += sum(len(group.prompt.input_ids) for group in groups)
+        self.job.budget.completion_tokens_trained += num_tokens
         per = {"loss": max(1, num_updates), "grad_norm": max(1, num_updates)}
         means = {name: value / per.get(name, max(1, num_tokens)) for name, value in totals.items()}
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"]}

@@ -33,7 +33,8 @@ def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
 
 @pytest.mark.parametrize(("algorithm", "done"), [("grpo", 1), ("ppo", 2)])
 def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monkeypatch, algorithm, done):
-    weights, rewards, val = run(make_job(algorithm, **SETTINGS))
+    whole = make_job(algorithm, **SETTINGS)
+    weights, rewards, val = run(whole)
     job = dataclasses.replace(make_job(algorithm, **SETTINGS), checkpoints=tmp_path)
     step = Trainer.step
 
@@ -47,7 +48,9 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
         run(job)
     begun = []
     monkeypatch.setattr(Trainer, "step", lambda trainer: begun.append(trainer.state.global_step) or step(trainer))
-    resumed = run(dataclasses.replace(job))
+    again = dataclasses.replace(job)
+    resumed = run(again)
+    assert again.budget == whole.budget
     assert begun == [*range(done, SETTINGS["steps"])]
     assert (resumed[1], resumed[2]) == (rewards, val)
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
@@ -73,6 +76,7 @@ def test_sft_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monk
     sft.train(dataclasses.replace(resumable), settings, tmp_path / "cut")
     whole, cut = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "cut"))
     assert (cut["val"], cut["best_step"]) == (whole["val"], whole["best_step"])
+    assert cut["budget"]["completion_tokens_trained"] == whole["budget"]["completion_tokens_trained"] > 0
     assert [step["loss"] for step in cut["steps"]] == [step["loss"] for step in whole["steps"]]  # the same rows came
     weights = [load_model(job.params.model, tmp_path / name).state_dict() for name in ("whole", "cut")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -32,6 +32,14 @@ def test_sft_lowers_its_loss_and_writes_a_folder_that_loads(data, tmp_path):
     losses = [row["loss"] for row in history["steps"]]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert [point["step"] for point in history["val"]] == [0, 6, 12]
+    tokens = run.processor.tokenizer
+    answers = [len(tokens(targets(q)[0]).input_ids) for q in run.train]  # without the end of the turn
+    budget = history["budget"]
+    assert budget["gradient_steps"] == 12
+    per_answer = budget["completion_tokens_trained"] / (12 * run.params.sft.batch_size)
+    assert min(answers) < per_answer < max(answers) + 3
+    assert budget["prompt_tokens_trained"] > 0 and budget["completion_tokens_sampled"] == 0
+    assert history["model"]["lora"] is None and history["prompt"] == run.params.prompt.model_dump()
     assert history["best_step"] == max(history["val"], key=lambda p: (p["reward"], -p["step"]))["step"]
     assert load_model(run.params.model, tmp_path / "sft").num_parameters() == run.load().num_parameters()
 

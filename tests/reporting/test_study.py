@@ -69,6 +69,6 @@ def test_answers_are_put_in_the_order_of_the_base(workplace):
 
 def test_a_curve_without_rewards_is_empty(workplace):
     study = read(workplace)
-    assert study.trainings("sft", 1)[0].rewards("steps").empty
+    assert study.trainings("sft", 1)[0].curve("steps").empty
     written = json.loads((workplace.policies / "grpo-1-0" / "history.json").read_text())["val"]
-    assert study.trainings("grpo", 1)[0].rewards("val").to_dict() == {row["step"]: row["reward"] for row in written}
+    assert study.trainings("grpo", 1)[0].curve("val").to_dict() == {row["step"]: row["reward"] for row in written}

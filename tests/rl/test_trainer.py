@@ -50,6 +50,10 @@ def test_a_run_changes_the_weights_and_leaves_curves_and_a_folder(make_job, tmp_
     logged |= {"zero_variance", "clip_fraction", "grad_norm", "seconds_rollout", "seconds_grade", "seconds_update"}
     assert logged | {"tokens_per_second"} <= set(history["steps"][0])
     assert any(name.startswith("failed_") for name in history["steps"][0])
+    budget, sampled = history["budget"], sum(row["completion_tokens"] for row in history["steps"])
+    assert (budget["completion_tokens_sampled"], budget["completion_tokens_trained"]) == (sampled, sampled)
+    assert budget["gradient_steps"] == 2
+    assert budget["prompt_tokens_trained"] == budget["prompt_tokens_sampled"] > 0
 
 
 def test_the_same_seed_gives_the_same_weights(make_job):
