@@ -2,6 +2,7 @@
 
 import base64
 import ctypes
+import os
 import shutil
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from tasks.graders.sandbox import seccomp
 from tasks.graders.sandbox.records import Limits, SandboxError
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
-# Nothing of the parent's: string hashes (the order of sets) are the same in each worker, and libraries start no threads.
+# Nothing of the parent's. String hashes, so the order of sets, are the same in each worker; libraries start no threads.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 LIBRARIES = ("/lib", "/lib64")  # links into /usr on most systems
@@ -23,15 +24,15 @@ READ, READ_FILES = 0b1100, 0b100  # LANDLOCK_ACCESS_FS_READ_FILE and READ_DIR
 EXECUTE, MAKE_SPECIAL, IOCTL_DEV = 1 << 0, 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11, 1 << 15
 NUM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # by version; the fifth has 16
 
-# Each line that does not raise names what was reached. The rest of what a program may try: tests/graders/test_sandbox.py.
+# What does not raise was reached. The rest of what a program may try: tests/graders/sandbox_attacks.py.
 PROBE = """
 import os, resource, socket
 
-def reached(parent):
+def reached(outside):
     attempts = {
         "a file of the system": lambda: open("/etc/passwd").close(),
-        "a file of the user": lambda: open(parent).close(),
-        "a folder outside": lambda: os.mkdir(os.path.dirname(parent) + "/reached-by-the-sandbox"),
+        "a file of the user": lambda: open(outside).close(),
+        "a folder outside": lambda: os.mkdir(os.path.dirname(outside) + "/reached-by-the-sandbox"),
         "a socket": socket.socket,
         "another process": lambda: os.kill(os.getppid(), 0),
         "a new process": lambda: os.fork() or os._exit(0),
@@ -109,19 +110,20 @@ def landlock_version() -> int:
 
 
 def landlock_rights(version: int) -> dict[str, int]:
-    """Sets of LANDLOCK_ACCESS_FS_*: all that this version knows, reading, what a scratch allows, what a file can have."""
+    """Sets of LANDLOCK_ACCESS_FS_*: all of this version, reading, what a scratch allows, what a file can have."""
     handled = (1 << NUM_RIGHTS.get(version, 16)) - 1
     scratch = handled & ~(EXECUTE | MAKE_SPECIAL | IOCTL_DEV)
     return {"handled": handled, "read": READ, "scratch": scratch, "file": READ_FILES}
 
 
 def readable() -> list[str]:
-    """The interpreter and its libraries: nothing of the user's. SandboxError for an interpreter that lies at the top."""
-    paths = {str(Path(path)) for path in (sys.prefix, sys.base_prefix, "/usr", *LIBRARIES, "/etc/ld.so.cache")}
-    for path in paths:
-        if path == "/" or Path.home().is_relative_to(path) or Path(tempfile.gettempdir()).is_relative_to(path):
+    """The interpreter and its libraries: nothing of the user's. SandboxError where they lie above what is."""
+    prefixes = {sys.prefix, sys.base_prefix}
+    for path in {os.path.realpath(prefix) for prefix in prefixes} - {"/usr"}:
+        if any(Path(own).is_relative_to(path) for own in (os.path.expanduser("~"), tempfile.gettempdir())):
             raise SandboxError(f"Python lies in {path}, which holds more than Python: use one in a folder of its own")
-    return sorted(path for path in paths if Path(path).exists())
+    shown = {*prefixes, "/usr", *LIBRARIES, "/etc/ld.so.cache"}
+    return sorted(path for path in shown if Path(path).exists())
 
 
 def bind(path: str) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 MAX_DEPTH = 64  # lists and objects inside each other in a result: deeper ones break who reads them
+MAX_ERROR = 200  # characters
 
 
 class SandboxError(RuntimeError):
@@ -13,7 +14,7 @@ class SandboxError(RuntimeError):
 class Failure(StrEnum):
     """Why a program has no value."""
 
-    EXCEPTION = "exception"  # it raised, or does not compile; also what it was refused: files, sockets, processes, threads
+    EXCEPTION = "exception"  # it raised, does not compile, or was refused a file, socket, process or thread
     TIMEOUT = "timeout"
     MEMORY = "memory"
     OUTPUT = "output"  # printed, or returned, more than output_bytes

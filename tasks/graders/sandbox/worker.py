@@ -11,8 +11,8 @@ import struct
 import subprocess
 import tempfile
 
-from tasks.graders.sandbox.isolation import ENVIRONMENT, PROBE, ZYGOTE, Isolation
-from tasks.graders.sandbox.records import MAX_DEPTH, Failure, Limits, Ran, SandboxError
+from tasks.graders.sandbox.isolation import ENVIRONMENT, PROBE, Isolation
+from tasks.graders.sandbox.records import MAX_DEPTH, MAX_ERROR, Failure, Limits, Ran, SandboxError
 
 GRACE = 60.0  # seconds beyond its limit after which a worker that has not answered is broken
 LEAVING = 5.0  # seconds to end by itself
@@ -33,9 +33,12 @@ class Worker:
             cwd="/",
             start_new_session=True,  # no terminal to type into, no Ctrl-C; and one group to kill
         )
+        self._answers = select.poll()
+        self._answers.register(self.process.stdout, select.POLLIN)
         try:
             self._send(isolation.policy(limits, self.scratch))
-            ran = self.call(PROBE, "reached", str(ZYGOTE))
+            with tempfile.NamedTemporaryFile() as outside:
+                ran = self.call(PROBE, "reached", outside.name)
             if ran.value != []:
                 raise SandboxError(f"{isolation.name} does not hold here: a program reached {ran.value or ran.error}")
         except BaseException:
@@ -46,8 +49,7 @@ class Worker:
         """What `name(*arguments)` returns once the source ran; TypeError for arguments that are not JSON."""
         try:
             self._send([source, name, arguments])
-            answered, _, _ = select.select([self.process.stdout], [], [], self.limits.seconds + GRACE)
-            if not answered:
+            if not self._answers.poll((self.limits.seconds + GRACE) * 1000):
                 raise SandboxError(f"a worker has not answered for {self.limits.seconds + GRACE:.0f} s")
             failure, error, seconds = json.loads(self._receive())
             said = self._receive()
@@ -58,7 +60,7 @@ class Worker:
             failure, value = read(said)
             error = "" if failure is None else str(value)
         if failure is not None:
-            return Ran(failure=Failure(failure), error=printable(error), seconds=seconds)
+            return Ran(failure=Failure(failure), error=short(error), seconds=seconds)
         return Ran(value, seconds=seconds)
 
     def close(self) -> None:
@@ -96,7 +98,7 @@ class Worker:
     def _broken(self) -> SandboxError:
         self._kill()
         said = self.process.stderr.read().decode(errors="replace").strip()
-        return SandboxError(f"a worker of the sandbox ended with {self.process.returncode}: {said[-1000:] or 'no word'}")
+        return SandboxError(f"a worker ended with {self.process.returncode}: {said[-1000:] or 'no word'}")
 
 
 def read(said: bytes) -> tuple[str | None, object]:
@@ -108,7 +110,7 @@ def read(said: bytes) -> tuple[str | None, object]:
             return None, value
         return Failure(failure), str(value)
     except (ValueError, TypeError, RecursionError) as error:
-        return Failure.BAD_RESULT, f"{type(error).__name__}: {error}"[:200]
+        return Failure.BAD_RESULT, f"{type(error).__name__}: {error}"
 
 
 def require_plain(value: object) -> None:
@@ -127,5 +129,6 @@ def require_plain(value: object) -> None:
         level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
 
 
-def printable(error: str) -> str:
-    return error.encode(errors="backslashreplace").decode()
+def short(error: str) -> str:
+    """The start of it, safe to print and to write."""
+    return error[:MAX_ERROR].encode(errors="backslashreplace").decode()[:MAX_ERROR]

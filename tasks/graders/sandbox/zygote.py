@@ -30,12 +30,12 @@ from json.encoder import c_make_encoder, encode_basestring_ascii
 
 # What graders and programs import most: paid for once a worker.
 COMMON = (
-    "bisect cmath collections copy dataclasses datetime decimal difflib enum fractions functools heapq itertools numbers "
-    "operator random re statistics string textwrap typing unicodedata"
+    "bisect cmath collections copy dataclasses datetime decimal difflib enum fractions functools heapq itertools "
+    "numbers operator random re statistics string textwrap typing unicodedata"
 )
 LOCKED = b"L"  # what the program says before it runs the source: nothing it runs can say otherwise later
 TOKEN_BYTES = 16
-MAX_ERROR = 200  # characters
+MAX_ERROR = 1000  # characters; `worker` shortens it again
 TICK = 0.05  # seconds between looks at what a program has written
 MAX_FILES = 64  # open at once
 CHUNK = 1 << 16
@@ -51,7 +51,7 @@ def main() -> None:
     policy = json.loads(read_frame(0))
     for name in COMMON.split():
         importlib.import_module(name)
-    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+    for name in [name for name in os.environ if not name.endswith("_NUM_THREADS")]:
         del os.environ[name]
     requests = select.poll()
     requests.register(0, select.POLLIN)
@@ -97,13 +97,18 @@ def supervise(policy: dict) -> None:
     os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     empty(policy["scratch"])
-    failure, error, value = (failure, "", b"") if failure else judge(reply, token, code)
+    beyond = {
+        "timeout": "not done after {seconds:g} s",
+        "output": "more than {output_bytes} bytes of output or of result",
+        "disk": "wrote more than {scratch_bytes} bytes",
+    }
+    failure, error, value = (failure, beyond[failure].format(**policy), b"") if failure else judge(reply, token, code)
     write_frame(1, json.dumps([failure, error, seconds]).encode())
     write_frame(1, value)
 
 
 def watch(pid: int, result: int, output: int, policy: dict) -> tuple[str | None, bytes]:
-    """(what ended the program from outside, what it wrote as its result): until it closes that, or goes beyond a limit."""
+    """(the limit that the program went beyond, or None; what it wrote as its result): until then, or till it closes that."""
     deadline = time.monotonic() + policy["seconds"]
     ready = select.poll()
     ready.register(0, 0)  # says only that the parent is gone
@@ -150,8 +155,11 @@ def judge(reply: bytes, token: bytes, code: int) -> tuple[str | None, str, bytes
 
 
 def run_program(policy: dict, result: int, output: int, request: bytes, token: bytes) -> None:
-    """Lock this process in, run the source, say what came of it. What it needs afterwards stays out of the source's way:
-    local names, and an encoder in C, so that patched builtins or modules change nothing but the program itself."""
+    """Lock this process in, run the source, say what came of it.
+
+    What that needs afterwards is out of the source's way: local names, and an encoder in C, so that patched builtins or
+    modules change nothing here.
+    """
     write, encode = os.write, c_make_encoder({}, refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
     null = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((null, 0), (output, 1), (output, 2)):
@@ -194,8 +202,8 @@ def run(request: bytes) -> list:
     except MemoryError:
         return ["memory", "MemoryError"]
     except BaseException as error:  # SystemExit, and whatever else a program raises
-        too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
-        return ["disk" if too_large else "exception", describe(error)]
+        full = isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.ENOSPC)
+        return ["disk" if full else "exception", describe(error)]
 
 
 def describe(error: BaseException) -> str:
@@ -219,6 +227,8 @@ def lock_in(policy: dict) -> None:
         resource.RLIMIT_CORE: 0,
     }
     for limit, value in limits.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     check(libc.capset(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)))
@@ -232,7 +242,7 @@ def lock_in(policy: dict) -> None:
 
 
 def landlock(rights: dict[str, int], readable: list[str], scratch: str) -> None:
-    """Allow reading below `readable` and all that is not for devices, sockets and programs in `scratch`; see landlock(7)."""
+    """Allow reading below `readable`, and what is not for devices, sockets and programs in `scratch`: landlock(7)."""
     ruleset = check(libc.syscall(LANDLOCK_CREATE_RULESET, struct.pack("=Q", rights["handled"]), 8, 0))
     for path, allowed in [*((path, rights["read"]) for path in readable), (scratch, rights["scratch"])]:
         file = os.open(path, os.O_PATH)
