@@ -35,7 +35,9 @@ def run_grader(spec: Spec, sample: dict, item: dict) -> dict:
 
 def answer(spec: Spec, grade: OpenAIGrade) -> dict:
     """A grade in the shape of the hosted endpoint."""
-    tokens = sum((Counter(usage) for usage in grade.usage.values()), Counter())
+    tokens: Counter = Counter()
+    for usage in grade.usage.values():
+        tokens.update(usage)  # where + would drop what is 0
     errors = {f"{failure}_error": failure in grade.failures for failure in Failure}
     errors |= {"truncated_observation_error": False, "unresponsive_reward_error": False}
     return {
