@@ -123,7 +123,7 @@ def _has_grade(source: str) -> str:
         raise ValueError(f"{size} bytes; it must be less than 256 kB")
     try:
         body = ast.parse(source).body
-    except (SyntaxError, RecursionError) as error:
+    except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"is no Python: {error}") from None
     grades = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "grade"]
     if not grades:

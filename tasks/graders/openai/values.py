@@ -2,15 +2,24 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
+
+MAX_DEPTH = 64  # of lists and objects inside each other, so that whoever writes the value again can
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value of a text. Raises ValueError for anything else: NaN, 1e999 and endless nesting included."""
+    """The JSON value of a text. Raises ValueError for anything else: NaN, 1e999 and deep nesting included."""
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return value
 
 
 def as_text(value: Any) -> str:
@@ -27,6 +36,10 @@ def finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _inside(value: Any) -> Iterable:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _refuse(constant: str):

@@ -159,6 +159,7 @@ def python(body: str) -> dict:
         ("return float('nan')", 0.0, ""),
         ("return float('inf')", 0.0, ""),
         ("return 10 ** 400", 0.0, "no number"),
+        ("return 10 ** 5000", 0.0, ""),
         ("return '1.0'", 0.0, "no number"),
         ("return None", 0.0, "no number"),
         ("return [1.0]", 0.0, "no number"),
@@ -177,8 +178,9 @@ def test_python_grades_or_is_counted(sandbox, body, reward, says):
     assert says is None or says in grade.details[Failure.PYTHON_GRADER_RUNTIME]
 
 
-def test_what_is_no_json_is_none_to_python(sandbox):
-    assert grade_with(python("return float(sample['output_json'] is None)"), "hello", {}, sandbox=sandbox).reward == 1
+@pytest.mark.parametrize("text", ["hello", "\ud800", "[" * 60_000, "[" * 900 + "]" * 900, "\u0000", "NaN"])
+def test_what_is_no_json_is_none_to_python(sandbox, text):
+    assert grade_with(python("return float(sample['output_json'] is None)"), text, {}, sandbox=sandbox).reward == 1
 
 
 def test_a_broken_sandbox_is_counted_not_raised():

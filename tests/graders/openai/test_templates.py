@@ -61,6 +61,7 @@ def test_what_is_missing_is_named(template, failure, names):
         ('{"a": {"b": [1, 2]}}', "{{ sample.output_json.a.b[1] }}", "2"),
         ("0.9", "{{ sample.output_json }}", "0.9"),
         ('{"b": 1, "a": 2}', "{{ sample.output_json }}", '{"a": 2, "b": 1}'),
+        ("[" * 50 + "]" * 50, "{{ sample.output_json }}", "[" * 50 + "]" * 50),
         ('{"a": "\\ud800"}', "{{ sample.output_json.a }}", "\ud800"),
     ],
 )
@@ -68,7 +69,9 @@ def test_output_json(output, template, text):
     assert render(template, make_context({"output_text": output}, {})) == text
 
 
-@pytest.mark.parametrize("output", ["", "{", "NaN", '{"a": Infinity}', '{"a": 1e999}', "[" * 60_000, "9" * 5000, "'a'"])
+@pytest.mark.parametrize(
+    "output", ["", "{", "NaN", '{"a": Infinity}', '{"a": 1e999}', "[" * 60_000, "[" * 70 + "]" * 70, "9" * 5000, "'a'"]
+)
 def test_what_is_no_json(output):
     with pytest.raises(GradeError) as error:
         render("{{ sample.output_json }}", make_context({"output_text": output}, {}))
