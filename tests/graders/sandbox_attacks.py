@@ -118,7 +118,10 @@ ATTACKS = {
     "kill the supervisor": ("exception", "import os\ndef f(parent): os.kill(os.getppid(), 9)"),
     "kill the group": ("exception", "import os\ndef f(parent): os.killpg(0, 9)"),
     "kill everything": ("exception", "import os\ndef f(parent): os.kill(-1, 9)"),
-    "kill by a thread's number": ("exception", REACH + "def f(parent): must(libc.tgkill(os.getppid(), os.getppid(), 9))"),
+    "kill by a thread's number": (
+        "exception",
+        REACH + "def f(parent): must(libc.tgkill(os.getppid(), os.getppid(), 9))",
+    ),
     "have the kernel send the signal": (
         "exception",
         "import fcntl, os\ndef f(parent): fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
@@ -139,7 +142,10 @@ ATTACKS = {
     "another user": ("exception", "import os\ndef f(parent): os.setresuid(1, 1, 1)"),
     "root again": ("exception", REACH + "def f(parent): must(libc.unshare(0x10000000))"),
     "read its own environment": ("exception", "def f(parent): return open('/proc/self/environ').read()"),
-    "read the parent's environment": ("exception", "def f(parent): return open(f'/proc/{parent[\"pid\"]}/environ').read()"),
+    "read the parent's environment": (
+        "exception",
+        "def f(parent): return open(f'/proc/{parent[\"pid\"]}/environ').read()",
+    ),
     "find the key in its environment": (False, f"import os\ndef f(parent): return {SECRET!r} in str(os.environ)"),
     "ptrace": ("exception", REACH + "def f(parent): must(libc.ptrace(16, os.getppid(), 0, 0))"),
     "read another's memory": (
@@ -261,7 +267,9 @@ def f(parent):
 
 def main() -> None:
     isolation = sys.argv[1]
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what outlives its parent becomes a child of this process
+    ctypes.CDLL(None).prctl(
+        PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
+    )  # what outlives its parent becomes a child of this process
     os.environ["SECRET"] = SECRET
     signal.alarm(500)
     with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as server:
@@ -294,7 +302,9 @@ def run(isolation: str, parent: dict) -> dict:
         became["found of the call before"] = sandbox.call(FIND, "f", parent).value
         became["processes beside the workers"] = sorted(set(processes()) - set(at_rest))
         own = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*")) - began
-        became["scratch in use"] = [str(path) for folder in own if os.access(folder, os.R_OK) for path in folder.iterdir()]
+        became["scratch in use"] = [
+            str(path) for folder in own if os.access(folder, os.R_OK) for path in folder.iterdir()
+        ]
     became["scratch left"] = [str(path) for path in own if path.exists()]
     return became
 
