@@ -2,13 +2,12 @@
 
 `python -m benchmarks.sandbox [--json] [--calls 500] [--isolation auto]`
 
-One call at a time, in turns with `subprocess.run([python, "-c", ...])` that grades the same sample. `cpu_ms` is what the
-processes of a call took of the processor: on a crowded machine the median tells of the neighbours, and this does not.
+One call at a time, in turns with `subprocess.run([python, "-c", ...])` that grades the same sample: what else the
+machine does slows both, and tells less in their ratio.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,18 +37,12 @@ def measure(calls: int, isolation: str) -> dict:
         for _ in range(calls):
             warm_ms.append(timed(warm))
             plain_ms.append(timed(plain))
-        name = sandbox.isolation
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # the worker counts once it has ended
-    cpu = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
     return {
-        "isolation": name,
+        "isolation": sandbox.isolation,
         "calls": calls,
         "median_ms": statistics.median(warm_ms),
         "p99_ms": statistics.quantiles(warm_ms, n=100)[98],
-        "cpu_ms": 1000 * cpu / calls,
         "plain_median_ms": statistics.median(plain_ms),
-        "plain_cpu_ms": 1000 * (children.ru_utime + children.ru_stime) / calls,
         "ratio": statistics.median(plain_ms) / statistics.median(warm_ms),
     }
 
@@ -73,10 +66,8 @@ def main() -> None:
         print(json.dumps(result, indent=1))
         return
     print(
-        "{isolation}, {calls} calls: median {median_ms:.1f} ms, p99 {p99_ms:.1f} ms, {cpu_ms:.1f} ms of processor; a plain "
-        "interpreter {plain_median_ms:.1f} ms, {plain_cpu_ms:.1f} ms of processor: {ratio:.1f} times as fast".format(
-            **result
-        )
+        "{isolation}, {calls} calls: median {median_ms:.1f} ms, p99 {p99_ms:.1f} ms; a plain interpreter "
+        "{plain_median_ms:.1f} ms: {ratio:.1f} times as fast".format(**result)
     )
 
 

@@ -8,4 +8,3 @@ def test_a_few_calls_are_measured_each_way():
     assert result["isolation"].endswith("+seccomp+rlimits")
     assert 0 < result["median_ms"] <= result["p99_ms"]
     assert result["ratio"] == result["plain_median_ms"] / result["median_ms"]
-    assert result["cpu_ms"] > 0 and result["plain_cpu_ms"] > 0

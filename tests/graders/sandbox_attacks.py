@@ -221,7 +221,10 @@ ATTACKS = {
     ),
     "a number that is another": (
         0.25,
-        "class Number(float):\n    __repr__ = __str__ = __float__ = lambda self: '1.0'\ndef f(parent): return Number(0.25)",
+        """
+        class Number(float): __repr__ = __str__ = __float__ = lambda self: '1.0'
+        def f(parent): return Number(0.25)
+        """,
     ),
     "not a number": ("bad_result", "def f(parent): return float('nan')"),
     "infinity": ("bad_result", "def f(parent): return [1e999]"),

@@ -6,9 +6,14 @@ import shutil
 import signal
 import statistics
 import struct
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tasks.graders.sandbox import Failure, Limits, Sandbox, SandboxError, isolation, seccomp, worker
@@ -16,6 +21,7 @@ from tasks.graders.sandbox.isolation import Isolation
 from tasks.graders.sandbox.worker import Worker
 
 GRADER = "def grade(sample, item):\n    return float(sample['output_text'] == item['answer'])"
+ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # libseccomp's SCMP_ARCH_*, which are the kernel's
 
 
@@ -167,7 +173,7 @@ def test_without_landlock_and_bubblewrap_nothing_starts(monkeypatch):
     monkeypatch.setattr(isolation, "landlock_version", lambda: 0)
     monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
     for asked in ("auto", "landlock", "bubblewrap"):
-        with pytest.raises(SandboxError, match="Landlock needs Linux 5.13"):
+        with pytest.raises(SandboxError, match=r"Landlock needs Linux 5.13"):
             Sandbox(isolation=asked)
     with pytest.raises(SandboxError, match="'none': give auto, landlock or bubblewrap"):
         Sandbox(isolation="none")
@@ -189,19 +195,24 @@ def test_a_bubblewrap_that_does_not_work_is_an_error_with_its_words(monkeypatch,
 
 
 def test_the_probe_finds_files_within_reach():
-    with pytest.raises(SandboxError, match="does not hold here: .*'a file of the system', 'a file of the user'"):
+    with pytest.raises(SandboxError, match=r"does not hold here: .*'a file of the system', 'a file of the user'"):
         Worker(Isolation("landlock", landlock=None), Limits())
 
 
 def test_the_probe_finds_a_filter_that_filters_nothing(monkeypatch):
     monkeypatch.setattr(seccomp, "program", lambda: struct.pack("=HBBI", seccomp.RETURN, 0, 0, seccomp.ALLOW))
-    with pytest.raises(SandboxError, match="does not hold here: .*'a socket', 'another process', 'a new process'"):
+    with pytest.raises(SandboxError, match=r"does not hold here: .*'a socket', 'another process', 'a new process'"):
         Sandbox(isolation="landlock")
+
+
+def test_limits_that_leave_no_room_for_the_probe_are_an_error():
+    with pytest.raises(SandboxError, match="could not be probed: memory"):
+        Sandbox(Limits(memory_mb=1))
 
 
 def test_a_program_that_cannot_be_locked_in_is_an_error_of_ours(monkeypatch):
     monkeypatch.setattr(seccomp, "program", lambda: b"\0" * 8)  # no filter that the kernel would take
-    with pytest.raises(SandboxError, match="could not be locked in: OSError: .*Invalid argument"):
+    with pytest.raises(SandboxError, match=r"could not be locked in: OSError: .*Invalid argument"):
         Sandbox(isolation="landlock")
 
 
@@ -227,6 +238,26 @@ def test_closed_it_runs_nothing_and_leaves_nothing():
         sandbox.call("def f(): return 1", "f")
     assert [each.process.returncode for each in workers] == [0, 0]
     assert not any(os.path.exists(each.scratch) for each in workers)
+
+
+def test_a_parent_killed_in_the_middle_of_a_call_leaves_nothing(tmp_path):
+    source = "from tasks.graders.sandbox import Sandbox\nx = Sandbox()\nprint(1)\nx.call('while True: pass', 'f')"
+    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    parent = psutil.Popen([sys.executable, "-u", "-c", source], env=environment, stdout=subprocess.PIPE)
+    parent.stdout.readline()  # the probes are done
+    wait_until(lambda: len(parent.children(recursive=True)) == 4)  # two zygotes, a supervisor, a program
+    below = parent.children(recursive=True)
+    parent.kill()
+    parent.communicate()
+    assert psutil.wait_procs(below, timeout=20)[1] == []
+    wait_until(lambda: not list(tmp_path.iterdir()))
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_an_interrupted_call_leaves_no_answer_for_the_next(monkeypatch):

@@ -1,4 +1,4 @@
-"""Every attack of sandbox_attacks.py is stopped with its kind, as this user and as `nobody`, and leaves nothing behind."""
+"""Every attack of sandbox_attacks.py is stopped with its kind, as this user and as `nobody`, and leaves nothing."""
 
 import functools
 import importlib.util

@@ -39,8 +39,10 @@ class Worker:
             self._send(json.dumps(isolation.policy(limits, self.scratch)).encode())
             with tempfile.NamedTemporaryFile() as outside:
                 ran = self.call(PROBE, "reached", outside.name)
-            if ran.value != []:
-                raise SandboxError(f"{isolation.name} does not hold here: a program reached {ran.value or ran.error}")
+            if ran.failure:
+                raise SandboxError(f"{isolation.name} could not be probed: {ran.failure}, {ran.error}")
+            if ran.value:
+                raise SandboxError(f"{isolation.name} does not hold here: a program reached {ran.value}")
         except BaseException:
             self.close()
             raise
