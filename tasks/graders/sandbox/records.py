@@ -19,7 +19,7 @@ class Failure(StrEnum):
     MEMORY = "memory"
     OUTPUT = "output"  # printed, or returned, more than output_bytes
     DISK = "disk"  # wrote more than scratch_mb
-    KILLED = "killed"  # by a signal of its own making, such as SIGSEGV
+    KILLED = "killed"  # by a signal: a crash, the kernel out of memory, or ours once it had closed its result
     NO_RESULT = "no_result"  # ended before it returned, as os._exit(0) does
     NO_FUNCTION = "no_function"
     BAD_RESULT = "bad_result"  # not JSON, not finite, nested deeper than MAX_DEPTH, or not what the function returned

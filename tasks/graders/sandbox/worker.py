@@ -36,19 +36,22 @@ class Worker:
         self._answers = select.poll()
         self._answers.register(self.process.stdout, select.POLLIN)
         try:
-            self._send(isolation.policy(limits, self.scratch))
+            self._send(json.dumps(isolation.policy(limits, self.scratch)).encode())
             with tempfile.NamedTemporaryFile() as outside:
                 ran = self.call(PROBE, "reached", outside.name)
-            if ran.value != []:
-                raise SandboxError(f"{isolation.name} does not hold here: a program reached {ran.value or ran.error}")
+            if ran.failure:
+                raise SandboxError(f"{isolation.name} could not be probed: {ran.failure}, {ran.error}")
+            if ran.value:
+                raise SandboxError(f"{isolation.name} does not hold here: a program reached {ran.value}")
         except BaseException:
             self.close()
             raise
 
     def call(self, source: str, name: str, *arguments: object) -> Ran:
         """What `name(*arguments)` returns once the source ran; TypeError for arguments that are not JSON."""
+        request = json.dumps([source, name, arguments]).encode()
         try:
-            self._send([source, name, arguments])
+            self._send(request)
             if not self._answers.poll((self.limits.seconds + GRACE) * 1000):
                 raise SandboxError(f"a worker has not answered for {self.limits.seconds + GRACE:.0f} s")
             failure, error, seconds = json.loads(self._receive())
@@ -80,8 +83,7 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _send(self, message: object) -> None:
-        data = json.dumps(message).encode()
+    def _send(self, data: bytes) -> None:
         try:
             self.process.stdin.write(struct.pack(">I", len(data)) + data)
             self.process.stdin.flush()

@@ -53,6 +53,8 @@ def main() -> None:
         importlib.import_module(name)
     for name in [name for name in os.environ if not name.endswith("_NUM_THREADS")]:
         del os.environ[name]
+    if policy["counts_writes"]:
+        written(os.getpid())  # raises now, and not at the first call that takes long
     requests = select.poll()
     requests.register(0, select.POLLIN)
     try:
@@ -108,7 +110,7 @@ def supervise(policy: dict) -> None:
 
 
 def watch(pid: int, result: int, output: int, policy: dict) -> tuple[str | None, bytes]:
-    """(the limit that the program went beyond, or None; what it wrote as its result): until then, or till it closes that."""
+    """(the limit that the program went beyond, or None; its result as written): until then, or until it closes that."""
     deadline = time.monotonic() + policy["seconds"]
     ready = select.poll()
     ready.register(0, 0)  # says only that the parent is gone
@@ -134,9 +136,15 @@ def watch(pid: int, result: int, output: int, policy: dict) -> tuple[str | None,
 
 
 def written(pid: int) -> int:
-    """Bytes that a process passed to write calls, or made dirty through a mapping: deleted files hold space unseen."""
-    with open(f"/proc/{pid}/io") as file:
-        count = dict(line.split(": ") for line in file)
+    """Bytes that a process passed to write calls, or made dirty through a mapping: deleted files hold space unseen.
+
+    0 once it has ended; FileNotFoundError in a kernel that does not count.
+    """
+    try:
+        with open(f"/proc/{pid}/io") as file:
+            count = dict(line.split(": ") for line in file)
+    except (PermissionError, ProcessLookupError):  # both of a process that is no more than its exit status
+        return 0
     return max(int(count["wchar"]), int(count["write_bytes"]))
 
 
@@ -179,7 +187,7 @@ def run_program(policy: dict, result: int, output: int, request: bytes, token: b
         text = '["memory","the result"]'
     except BaseException as error:
         text = "".join(encode(["bad_result", describe(error)], 0))
-    left = memoryview(token + text.encode())
+    left = token + text.encode()
     while left:
         left = left[write(3, left) :]
 
