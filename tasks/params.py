@@ -245,7 +245,7 @@ class Grid(Section):
 
 
 class Report(Section):
-    """`resamples` of the bootstrap; `confidence` of the intervals; `num_pictures` cases a k in the case browser."""
+    """`resamples` of the bootstrap; `confidence` of the intervals."""
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
