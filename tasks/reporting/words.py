@@ -29,6 +29,18 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:g}%"
 
 
+def si(value: float | None) -> str:
+    """Three digits and a prefix: '12.3 k', '4.56 T'; a dash where nothing is known."""
+    if value is None:
+        return "\N{EN DASH}"
+    for prefix in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(value) < 999.5 or prefix == " E":
+            break
+        value /= 1000
+    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{digits}{prefix}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def plural(count: int, noun: str) -> str:
     ending = "" if count == 1 else "es" if noun.endswith("x") else "s"
     return f"{count} {noun}{ending}"
@@ -183,12 +195,12 @@ def outcome_titles(algorithm: str) -> dict[str, str]:
     }
 
 
-def about_the_selection(params: Params, study: Study) -> str:
-    """How the pictures of the grid were chosen: at the largest k and the first seed."""
+def about_the_selection(params: Params, study: Study, num_shown: int) -> str:
+    """How the cases were chosen: at each k, of the first seed."""
+    at = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}"
     return (
-        f"Nobody picked these. The {study.num_questions} questions at k = {study.ks[-1]}, seed "
-        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label "
-        f"sub-reward above {RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds "
-        "in turn and filled in the order of a hash of the question. So the kinds are shown equally often; how many "
-        "there are among all questions stands in each heading."
+        f"Nobody picked these {num_shown} cases. The {study.num_questions} questions at {at}, seed "
+        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label sub-reward above "
+        f"{RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds in turn and filled in the order "
+        "of a hash of the question. So each kind has as many cases as it can; how often it comes among all questions:"
     )
