@@ -101,11 +101,11 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
 
 def limited(everything: list[Question], rows: list[dict], existence: dict, grader: Callable) -> list[dict]:
     """The rows of what is asked, and one worth nothing for each object that is not asked for."""
-    answered = {(row["record_id"], row["task"], row["asked"]): row for row in rows}
+    answered = iter(rows)  # in the order of `everything`
     kept = []
     for q in everything:
         if is_asked(q, existence):
-            kept.append(answered[q.record_id, q.task, q.asked])
+            kept.append(next(answered))
         elif q.boxes:
             kept.append(prediction(q, "", grader("", q)) | {"failure": Failure.NOT_ASKED})
     return kept

@@ -42,8 +42,9 @@ class Matches:
 
 
 def match(rows: Sequence[Mapping]) -> Matches:
-    """Match the boxes of prediction rows (predictions.jsonl), in any order, with their gold boxes. The stated confidence
-    is the score. COCO looks at 100 detections for a picture and category, which is all that the parser lets through.
+    """Match the boxes of prediction rows (predictions.jsonl) in any order with their gold boxes; confidence is score.
+
+    COCO looks at 100 detections for a picture and category, which is all that the parser lets through.
 
     Raises ValueError when a question stands there twice, or when no row has a gold box (AP is not defined then).
     """
@@ -129,7 +130,7 @@ def _ids(names: Iterable[str]) -> dict[str, int]:
 
 
 def _detections(found: Sequence[Mapping]) -> Detections:
-    """One category's results of COCOeval, picture by picture, sorted as COCOeval.accumulate does: ties stay in order."""
+    """One category's results of COCOeval, by picture; sorted as COCOeval.accumulate does, ties in the order found."""
     if not found:  # asked for, but neither there nor stated
         return Detections(np.empty(0, dtype=int), np.empty((10, 0), dtype=bool))
     scores = np.concatenate([e["dtScores"] for e in found])
