@@ -87,7 +87,10 @@ def resample_ap(matches: Mapping[int | None, Matches], *, resamples: int = 2000,
     """{"ap", "ap50", "ap75"}: AP added up again on every draw of pictures, from one matching a training seed.
 
     The estimates are those of pycocotools. Deterministic in `seed`. A draw may hold no picture of a rare category: AP
-    is then the mean over the others, as COCO has it. Raises as `resample_means`.
+    is then the mean over the others, as COCO has it. AP is higher on a small set than on a large one, as it takes the
+    best precision at any higher recall: an interval is about the AP of sets as large as this.
+
+    Raises as `resample_means`.
     """
     seeds, questions = _checked({s: found.questions for s, found in matches.items()})
 
