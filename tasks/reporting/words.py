@@ -7,9 +7,14 @@ from tasks.reporting.compare import Comparison
 from tasks.reporting.selection import RIGHT
 from tasks.reporting.study import Answer, Study
 from tasks.scoring.metrics import METRICS
-from tasks.scoring.statistics import Interval
+from tasks.scoring.statistics import MIN_SEEDS, POWER, Interval
 
-SAID = {"better": "better than SFT", "worse": "worse than SFT", "no difference shown": "not shown to differ from SFT"}
+SAID = {
+    "better": "better than SFT",
+    "worse": "worse than SFT",
+    "no difference shown": "not shown to differ from SFT",
+    "too little data": "undecided for want of data",
+}
 
 
 def name(policy: str) -> str:
@@ -55,7 +60,7 @@ def headline(study: Study, comparisons: Sequence[Comparison], algorithm: str, co
         f"t k = {last.k}, {name(algorithm)} scores {fixed(last.score(algorithm).reward.estimate)} against SFT's "
         f"{fixed(last.score('sft').reward.estimate)}: {signed(difference.interval.estimate)} "
         f"({percent(confidence)} interval {low} to {high}, {plural(study.num_pictures, 'picture')}, "
-        f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}."
+        f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}{difference.why and f' ({difference.why})'}."
     )
     if len(comparisons) == 1:
         return f"A{detail}"
@@ -180,8 +185,10 @@ def _coverage(params: Params, study: Study) -> str:
     several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
     return (
         f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
-        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' are said "
-        "only where the interval of the difference excludes 0."
+        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' take at "
+        f"least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction over "
+        f"the k's. Otherwise it is 'no difference shown' where a true difference of {settings.relevant_difference:g} "
+        f"would be found with a probability of {percent(POWER)}, and 'too little data' where it would not."
     )
 
 

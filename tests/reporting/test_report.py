@@ -104,7 +104,7 @@ def test_nothing_is_fetched_or_run(written, page):
     ("task", "headings", "shown", "not_shown"),
     [
         ("classification", ["Accuracy", "Lenient accuracy", "Mean over classes"], "the right label", "IoU"),
-        ("grounding", ["mIoU", "IoU > 0.5", "gIoU", "cIoU"], "overlap with the true boxes", "AP50"),
+        ("grounding", ["mIoU", "IoU > 0.5", "gIoU (LISA)", "cIoU"], "overlap with the true boxes", "AP50"),
     ],
 )
 def test_other_tasks_show_their_own_metrics(tmp_path, task, headings, shown, not_shown):
