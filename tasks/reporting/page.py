@@ -84,7 +84,6 @@ def context(
         "params": params,
         "study": study,
         "comparisons": comparisons,
-        "evidence": hasattr(comparisons[0].differences[0], "p_holm"),
         "headlines": [words.headline(study, comparisons, a, params.report.confidence) for a in study.grid.algorithm],
         "about": words.about_the_score(params, study),
         "extent": words.extent(study),

@@ -89,6 +89,8 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 interval = difference.interval
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
+                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
+                row |= {"superiority": difference.superiority}
             rows.append(row)
     return pd.DataFrame(rows)
 
