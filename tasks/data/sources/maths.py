@@ -47,12 +47,14 @@ def svamp_problem(row: dict, task: str) -> Problem:
 
 
 def options_of(text: str) -> dict[str, str]:
-    """{letter: option} of MathQA's 'a ) 38 , b ) 27.675 , c ) none of these'; ValueError where there are not two."""
+    """{letter: option} of MathQA's 'a ) 38 , b ) 27.675 , c ) none of these'; ValueError otherwise."""
     found = list(OPTION.finditer(text))
+    if len(found) < 2:
+        raise ValueError(f"options are not 'a ) ... , b ) ...': {short(text)}")
     ends = [match.start() for match in found[1:]] + [len(text)]
     options = {m[1]: text[m.end() : end].strip(" ,'\"]") for m, end in zip(found, ends, strict=True)}
-    if len(options) < 2 or len(options) != len(found):
-        raise ValueError(f"options are not 'a ) ... , b ) ...': {short(text)}")
+    if len(options) < len(found):
+        raise ValueError(f"an option stands twice: {short(text)}")
     return options
 
 
