@@ -13,22 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.data.numbers import Quantity
+from tasks.data.numbers import Quantity, plain
 from tasks.graders.frame import Failure, Malformed, frame, unframe
 from tasks.graders.labels import CHOICE
+from tasks.graders.sandbox import Failure as Ended
+from tasks.graders.sandbox import Limits, Ran, Sandbox
 
 FUNCTION = "solution"
 MOST = 1e15  # a result beyond is no answer, and a whole one is no longer exact as a float
 FENCE = re.compile(r"```(?:python)?\n(.*?)\n?```", re.DOTALL)
-LIMITS = {
-    "timeout",
-    "memory",
-    "output",
-    "disk",
-    "source_too_large",
-}  # `sandbox.Failure`; any other is the program's own
+LIMITS = {Ended.TIMEOUT, Ended.MEMORY, Ended.OUTPUT, Ended.DISK, Ended.SOURCE_TOO_LARGE}
+NO_VALUE = {Ended.BAD_RESULT, Ended.NO_RESULT}
 
-Call = Callable[[str, str], object]  # (source, function) -> sandbox.Ran
+Call = Callable[[str, str], Ran]  # of a source and the name of its function
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,13 @@ class Result:
 
     @property
     def text(self) -> str | None:
-        return f"{self.quantity.value:g}" if self.quantity else self.letter
+        return plain(self.quantity.value) if self.quantity else self.letter
 
 
 @lru_cache(maxsize=4)
 def sandboxed(seconds: float, memory_mb: int) -> Call:
     """Calls into one sandbox with these limits that lives as long as this process; it starts with the first one."""
-    from tasks.graders.sandbox import Limits, Sandbox  # here: whoever grades no program needs no sandbox
-
-    return Sandbox(limits=Limits(seconds=seconds, memory_mb=memory_mb)).call
+    return Sandbox(limits=Limits(seconds=seconds, memory_mb=memory_mb), workers=1).call
 
 
 def parse_program(completion: str) -> ParsedProgram:
@@ -90,7 +85,7 @@ def run_program(source: str, call: Call) -> Result:
     """Its result, in the sandbox that `call` is of. A sandbox that breaks raises; a program that does is graded 0."""
     ran = call(source, FUNCTION)
     if ran.failure is not None:
-        return Result(failure=_failure(str(ran.failure)))
+        return Result(failure=_failure(ran.failure))
     value = ran.value
     if isinstance(value, str) and CHOICE.fullmatch(value):
         return Result(letter=value)
@@ -99,7 +94,7 @@ def run_program(source: str, call: Call) -> Result:
     return Result(quantity=Quantity(float(value)))
 
 
-def _failure(kind: str) -> Failure:
-    if kind in LIMITS:
+def _failure(ended: Ended) -> Failure:
+    if ended in LIMITS:
         return Failure.PROGRAM_LIMIT
-    return Failure.BAD_RESULT if kind in ("bad_result", "no_result") else Failure.BAD_PROGRAM
+    return Failure.BAD_RESULT if ended in NO_VALUE else Failure.BAD_PROGRAM
