@@ -186,12 +186,15 @@ class Rft(Section):
 
 class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
-    those of which the base model states a box (`model`, as published: it caps every policy's recall).
+    those of which the base model states a box (`model`, as published: it caps every policy's recall). Of a maths or
+    program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k.
     """
 
     existence: Literal["ground_truth", "all", "model"]
     batch_size: Count
     max_new_tokens: Count
+    samples: Annotated[int, Field(ge=0)] = 0
+    temperature: Positive = 1.0
 
 
 class Grid(Section):

@@ -14,6 +14,7 @@ from tasks.graders.boxes import area, iou
 from tasks.graders.labels import canonical
 from tasks.graders.published import lenient
 from tasks.scoring.coco import ap_by_category, detection_ap
+from tasks.scoring.votes import pass_at_k
 
 METRICS = {
     "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50", "ap_base": "AP base", "ap_novel": "AP novel"},
@@ -23,11 +24,11 @@ METRICS = {
         "accuracy_per_class": "Mean over classes",
     },
     "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
-    "maths": {"accuracy": "Accuracy"},
-    "program": {"accuracy": "Accuracy"},
+    "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
+    "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
 }
-OPTIONAL = {"ap_base", "ap_novel"}  # open vocabulary
+OPTIONAL = {"ap_base", "ap_novel", "vote"}  # open vocabulary; grade.samples
 
 
 def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> dict:
@@ -94,9 +95,17 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     }
 
 
-def answers(rows: Sequence[Mapping]) -> dict[str, float]:
-    """Maths and programs: the share of right numbers and letters; a partial reward does not count."""
-    return {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+def answers(rows: Sequence[Mapping]) -> dict:
+    """Maths and programs: the share of right numbers and letters; a partial reward does not count. With samples
+    (`grade.samples`) the share of right majorities too, and {k: pass@k} for k = 1, 2, 4, ...
+    """
+    found: dict = {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+    if not rows[0].get("right"):
+        return found
+    num = len(rows[0]["right"])
+    ks = [2**power for power in range(num.bit_length())]
+    passed = {k: fmean(pass_at_k(num, sum(row["right"]), k) for row in rows) for k in ks}
+    return {**found, "vote": fmean(row["vote_right"] for row in rows), "pass_at_k": passed}
 
 
 def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
