@@ -25,7 +25,7 @@ from tasks.schema.reward import (
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
 __all__ += ["RankingReward", "Reward"]
 
-ALGORITHMS = ("grpo", "ppo")
+ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 WORD_TASKS = ("stories", "programs", "cases")
 
@@ -156,6 +156,16 @@ class Ppo(Section):
     minibatches: Count
 
 
+class SelfTraining(Section):
+    """ReFT's baselines. `offline_st` draws `samples` answers to each question and keeps `most_chains` different right
+    ones; it is trained on `batch_size` answers a step.
+    """
+
+    samples: Count
+    most_chains: Count
+    batch_size: Count
+
+
 class Rft(Section):
     """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
@@ -182,6 +192,7 @@ class Rft(Section):
     eval_steps: Count
     patience: Count
     ppo: Ppo
+    self_training: SelfTraining
 
 
 class Grade(Section):
@@ -240,14 +251,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _engine_has_the_algorithms(self):
-        if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
-            raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        if self.rft.engine == "trl" and (ours := [a for a in self.grid.algorithm if a in ("ppo", "online_st")]):
+            raise ValueError(f"rft.engine trl has no {ours[0]}: take rft.engine kshot, or grid.algorithm [grpo]")
         return self
 
     @model_validator(mode="after")
     def _max_kl_has_a_reference(self):
         betas = {"grpo": ("rft.beta", self.rft.beta), "ppo": ("rft.ppo.beta", self.rft.ppo.beta)}
-        for name, beta in (betas[algorithm] for algorithm in self.grid.algorithm):
+        for name, beta in (betas[algorithm] for algorithm in self.grid.algorithm if algorithm in betas):
             if self.rft.max_kl is not None and not beta:
                 raise ValueError(f"rft.max_kl needs {name} above 0: without, there is no reference to be far from")
         return self

@@ -8,14 +8,17 @@ kept are those that do best on val by the same grader that RFT is rewarded by.
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from tasks.data.records import Question
 from tasks.models import preflight
 from tasks.models.training import Job, curves
-from tasks.params import Params, Sft, load_params
+from tasks.models.validation import Validation
+from tasks.params import Params, Rft, Sft, load_params
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
@@ -28,18 +31,27 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if not pairs:
         raise ValueError(f"{job.slice / 'train.jsonl'}: no worked solution to teach; give `chains`, or 0 steps")
     preflight.check(job, model)
-    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     validation = job.validation(params.eval_steps)
+    logs = fit(job, model, pairs, params, steps, params.batch_size, validation)
+    job.save(model, out, validation, logs)
+
+
+def fit(
+    job: Job, model: PreTrainedModel, pairs: Sequence[tuple[Question, str]], params: Sft | Rft, steps: int,
+    batch_size: int, validation: Validation,
+) -> list[dict]:  # fmt: skip
+    """`steps` supervised batches of questions and answers; the metrics of each."""
+    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     with tempfile.TemporaryDirectory() as scratch:
         config = SFTConfig(
             **job.trainer_options(params, steps, scratch),
-            per_device_train_batch_size=params.batch_size,
+            per_device_train_batch_size=batch_size,
             max_length=None,
         )
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=[validation])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    job.save(model, out, validation, curves(trainer.state.log_history))
+    return curves(trainer.state.log_history)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -18,5 +18,23 @@ class Theme:
         return {"base": self.base, "sft": self.sft, **dict(zip(algorithms, self.rft, strict=False))}[policy]
 
 
-LIGHT = Theme("#ffffff", "#1b1d21", "#5c626b", "#dcdfe4", "#5f6670", "#b3470b", ("#1559a8", "#7b3fa0"), "#0b7a4b")
-DARK = Theme("#14161a", "#e8eaed", "#a2a9b4", "#343941", "#a2a9b4", "#f39a5b", ("#7db4ff", "#cf9cf0"), "#4cc38a")
+LIGHT = Theme(
+    "#ffffff",
+    "#1b1d21",
+    "#5c626b",
+    "#dcdfe4",
+    "#5f6670",
+    "#b3470b",
+    ("#1559a8", "#7b3fa0", "#8a1c4d", "#4d5a12"),
+    "#0b7a4b",
+)
+DARK = Theme(
+    "#14161a",
+    "#e8eaed",
+    "#a2a9b4",
+    "#343941",
+    "#a2a9b4",
+    "#f39a5b",
+    ("#7db4ff", "#cf9cf0", "#ff9bc4", "#c6d36a"),
+    "#4cc38a",
+)

@@ -92,6 +92,9 @@ def test_stories_through_every_stage(pools, text_model, tmp_path, kind):
     for metrics in run_all(pools["stories"], model, ["grpo", "ppo"], tmp_path).values():
         assert (metrics["tasks"], metrics["num_questions"]) == (["maths"], 3)
         assert 0 <= metrics["accuracy"] <= 1 and 0 <= metrics["format"] <= 1
+    if model:
+        for algorithm in ("offline_st", "online_st"):
+            roll(pools["stories"], small(model), algorithm, tmp_path / "policies" / "warmup-4-0", tmp_path / algorithm)
     roll(pools["stories"], small(model, "trl"), "grpo", tmp_path / "policies" / "warmup-4-0", tmp_path / "trl")
 
 
