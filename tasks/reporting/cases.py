@@ -48,7 +48,7 @@ class Mark:
 @dataclass(frozen=True)
 class View:
     case: Case
-    picture: Picture
+    picture: Picture | None  # a problem in words has none
     marks: tuple[Mark, ...]
 
 
@@ -59,6 +59,9 @@ def views(outcomes: Sequence[Outcome], pool: Path) -> tuple[tuple[View, ...], tu
     turns = (case for turn in zip_longest(*(outcome.shown for outcome in outcomes)) for case in turn if case)
     for case in turns:
         file = case.sft.image
+        if file is None:
+            found.append(View(case, None, ()))
+            continue
         if file not in pictures:
             content, picture = _picture(pool / file, f"picture-{len(pictures)}")
             if len(content) > room:
