@@ -16,7 +16,7 @@ Trained from `{base}` by kshot-rft.
 
 ## Data
 
-{k} labelled examples a category, {num_labelled} in all. SHA-256 of the training questions:
+k = {k} a category, {num_labelled} labelled examples in all. SHA-256 of the training questions:
 `{train_sha256}`.
 
 ## Training
