@@ -85,7 +85,8 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     if existence is None:
         (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")
     if mode == "model":
-        rows = limited(everything, rows, limit or seen(rows), grader)
+        answered = dict(zip(questions, rows, strict=True))
+        rows = limited(everything, answered, limit or seen(rows), grader)
     write_jsonl(out / "predictions.jsonl", rows)
     return {
         "tasks": tasks_of(rows),
@@ -99,13 +100,14 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     }
 
 
-def limited(everything: list[Question], rows: list[dict], existence: dict, grader: Callable) -> list[dict]:
+def limited(
+    everything: list[Question], answered: dict[Question, dict], existence: dict, grader: Callable
+) -> list[dict]:
     """The rows of what is asked, and one worth nothing for each object that is not asked for."""
-    answered = {(row["record_id"], row["task"], row["asked"]): row for row in rows}
     kept = []
     for q in everything:
         if is_asked(q, existence):
-            kept.append(answered[q.record_id, q.task, q.asked])
+            kept.append(answered[q])
         elif q.boxes:
             kept.append(prediction(q, "", grader("", q)) | {"failure": Failure.NOT_ASKED})
     return kept

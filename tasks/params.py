@@ -259,10 +259,13 @@ class Grid(Section):
 
 
 class Report(Section):
-    """`resamples` of the bootstrap; `confidence` of the intervals."""
+    """`resamples` of the bootstrap; `confidence` of the intervals. A study that can well miss a difference in mean
+    reward of `relevant_difference` has too little data to say that none is shown.
+    """
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    relevant_difference: Annotated[float, Field(gt=0, lt=1)] = 0.05
     num_pictures: Count
 
 

@@ -100,6 +100,18 @@ def arrange(dataset: FileDataset, splits: dict[str, Split]) -> dict[str, list[Pi
     return {name: pictures[name] for name in SPLITS}
 
 
+def leave_out_shared(splits: dict[str, Split], pictures: dict[str, list[Picture]]) -> None:
+    """Without those of train, and of val, whose pixels test has, or val."""
+    seen: set[str] = set()
+    for name in reversed(SPLITS):
+        own = pictures[name]
+        pictures[name] = [p for p in own if p.record.pixel_hash not in seen]
+        for picture in own:
+            if picture.record.pixel_hash in seen:
+                splits[name if name in splits else "train"].left_out.update(picture.items)
+        seen |= {p.record.pixel_hash for p in own}
+
+
 def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
     """DataError if pixels of one split stand in another."""
     seen: dict[str, tuple[str, Picture]] = {}
@@ -109,7 +121,7 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
             if other != split:
                 raise DataError(
                     f"the same {picture.what} are in {other} ({twin.source}) and in {split} ({picture.source}): "
-                    "remove one"
+                    "remove one, or set dataset.leave_out_shared"
                 )
 
 
@@ -207,6 +219,8 @@ def prepare(dataset: DigitsDataset | FileDataset, out: Path) -> dict:
         splits = _read_files(dataset, Path(scratch))
         refuse_too_many(splits, dataset.max_quarantined, out.with_name(f"{out.name}.quarantine.jsonl"))
         pictures = arrange(dataset, splits)
+        if dataset.leave_out_shared:
+            leave_out_shared(splits, pictures)
         refuse_leaks(pictures)
         for split in splits.values():
             split.aside = [replace(q, file=_relative(q.file, scratch)) for q in split.aside]

@@ -5,8 +5,12 @@
 
 G.json is the section `reward` of params.yaml, of one task or several: {"grounding": {"iou": 0.9, "format": 0.1}}.
 I.json is a question: {"task": "grounding", "asked": "the cup", "boxes": [[10, 20, 300, 400]]}, boxes in thousandths.
-S.json is {"completion": "..."}. `run` prints {"reward", "sub_rewards", "errors"}; a file that cannot be used ends with
-exit code 2 and names each bad key.
+S.json is {"completion": "..."}. `run` prints {"reward", "sub_rewards", "errors"}.
+
+A G.json with a `type` is a grader of OpenAI's (tasks.graders.openai), I.json any object, S.json {"output_text": "..."}
+or {"choices": [...]}; both commands print what the hosted endpoints answer. Model graders ask OPENAI_BASE_URL.
+
+A file that cannot be used ends with exit code 2 and names each bad key.
 """
 
 import argparse
@@ -18,7 +22,12 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from tasks.data.records import Question, Task
+from tasks.graders.openai import Spec, parse_spec
+from tasks.graders.openai.command import run_grader
+from tasks.graders.openai.schema import SpecError
+from tasks.graders.openai.values import parse_json
 from tasks.graders.rubric import make_grader
+from tasks.graders.sandbox import SandboxError
 from tasks.graders.units import THOUSANDTHS, whole
 from tasks.params import Reward, Section
 
@@ -72,8 +81,37 @@ def read_grader(path: Path) -> Reward:
     return reward
 
 
+def read_object(path: Path) -> dict:
+    """The object of a JSON file; `FileError` where there is none."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise FileError(f"{path}: no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{path}: (the file) is a {type(content).__name__}, where a JSON object is wanted")
+    return content
+
+
+def read_openai(path: Path) -> tuple[dict, Spec] | None:
+    """A grader of OpenAI's as it stands in the file, and parsed; None for a section `reward`, which has no `type`."""
+    raw = read_object(path)
+    if "type" not in raw:
+        return None
+    try:
+        return raw, parse_spec(raw, str(path))
+    except SpecError as error:
+        raise FileError(str(error)) from None
+
+
 def run(grader: Path, item: Path, sample: Path) -> dict:
-    """{"reward", "sub_rewards", "errors"}: `errors` holds the failure code, or nothing."""
+    """{"reward", "sub_rewards", "errors"}: `errors` holds the failure code, or nothing. OpenAI's: as hosted."""
+    if openai := read_openai(grader):
+        try:
+            return run_grader(openai[1], read_object(sample), read_object(item))
+        except (ValueError, SandboxError) as error:
+            raise FileError(f"{grader}, {sample}: {error}") from None
     grade, question = make_grader(read_grader(grader)), read(item, Item).question()
     try:
         got = grade(read(sample, Sample).completion, question)
@@ -83,7 +121,9 @@ def run(grader: Path, item: Path, sample: Path) -> dict:
 
 
 def validate(grader: Path) -> dict:
-    """{task: {name: share of the reward}} of the rubrics in the file."""
+    """{task: {name: share of the reward}} of the rubrics in the file; {"grader": the file} for one of OpenAI's."""
+    if openai := read_openai(grader):
+        return {"grader": openai[0]}
     reward = read_grader(grader)
     rubrics = {task: rubric.weights for task in Reward.model_fields if (rubric := getattr(reward, task))}
     return {task: {n: w / sum(ws.values()) for n, w in ws.items()} for task, ws in rubrics.items()}

@@ -126,7 +126,8 @@ class _Splits(Section, Generic[Files]):
     tenth (a fifth) of them where that is null; otherwise the numbers are the most that are kept.
 
     `categories` chooses pictures and objects; `test_categories` (null: the same) those of the test split. More than
-    `max_quarantined` of the pictures or of the annotations put aside is an error, not a warning.
+    `max_quarantined` of the pictures or of the annotations put aside is an error, not a warning. With
+    `leave_out_shared`, pictures of train and val that test has too are left out; without, they are an error.
     """
 
     train: Files
@@ -137,6 +138,7 @@ class _Splits(Section, Generic[Files]):
     num_val: Count | None = None
     num_test: Count | None = None
     max_quarantined: Share = 0.1
+    leave_out_shared: bool = False
 
 
 class CocoDataset(_Splits[CocoFiles]):

@@ -12,7 +12,7 @@ from tasks.data.records import Box
 from tasks.graders.boxes import area, iou
 from tasks.graders.labels import canonical
 from tasks.graders.published import lenient
-from tasks.scoring.coco import ap_by_category, detection_ap
+from tasks.scoring.coco import detection_ap
 
 METRICS = {
     "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50", "ap_base": "AP base", "ap_novel": "AP novel"},
@@ -21,7 +21,7 @@ METRICS = {
         "accuracy_lenient": "Lenient accuracy",
         "accuracy_per_class": "Mean over classes",
     },
-    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
+    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou_lisa": "gIoU (LISA)", "ciou": "cIoU"},
 }
 OPTIONAL = {"ap_base", "ap_novel"}  # open vocabulary
 
@@ -48,7 +48,7 @@ def tasks_of(rows: Sequence[Mapping]) -> list[str]:
 
 def detection(rows: Sequence[Mapping]) -> dict:
     mean = fmean(row["sub_rewards"]["iou"] for row in rows)
-    return {"iou": mean, **detection_ap(rows), "ap_by_category": ap_by_category(rows)}
+    return {"iou": mean, **detection_ap(rows)}
 
 
 def classification(rows: Sequence[Mapping]) -> dict:
@@ -70,8 +70,9 @@ def classification(rows: Sequence[Mapping]) -> dict:
 
 
 def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
-    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou`: mean over pictures of their means;
-    `ciou`: all shared area / all united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
+    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou_lisa`: mean over pictures of their
+    means, 'gIoU' in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all
+    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
     """
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
@@ -85,7 +86,7 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     return {
         "miou": fmean(values),
         "iou50": fmean(value > 0.5 for value in values),
-        "giou": fmean(map(fmean, by_picture.values())),
+        "giou_lisa": fmean(map(fmean, by_picture.values())),
         "ciou": shared / united,
     }
 

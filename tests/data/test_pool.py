@@ -9,7 +9,7 @@ from tasks.data.digits import source_split, write_digits
 from tasks.data.questions import ask, messages, question
 from tasks.data.records import DataError, Object, Question, Record, read_questions, read_records, write_jsonl
 from tasks.params import DigitsDataset, Prompt, Slice
-from tasks.prepare import prepare
+from tasks.prepare import SPLITS, prepare
 from tasks.slice import make_slice
 
 DIGITS = DigitsDataset(source="digits", seed=0, num_train=120, num_val=10, num_test=20)
@@ -47,6 +47,11 @@ def test_the_same_pixels_in_train_and_test_are_refused(tmp_path):
     shutil.copy(tmp_path / "train" / "images" / "00003.png", tmp_path / "test" / "images" / "00004.png")
     with pytest.raises(DataError, match=r"same pixels are in .*00003\.png.*00004\.png"):
         prepare(dataset, tmp_path / "leaky")
+    without = prepare(dataset.model_copy(update={"leave_out_shared": True}), tmp_path / "without")
+    assert (without["train"] + without["val"], without["test"]) == (119, 20)
+    assert without["left_out"]["image"] == 1
+    hashes = [{r.pixel_hash for r in read_records(tmp_path / "without" / f"{s}.jsonl")} for s in SPLITS]
+    assert not (hashes[0] | hashes[1]) & hashes[2]
 
 
 @pytest.mark.parametrize(

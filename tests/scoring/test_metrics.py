@@ -34,7 +34,7 @@ def test_grounding_by_hand():
     found = task_metrics(rows)
     assert found["miou"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
     assert found["iou50"] == 0.25  # exactly 0.5 is not above
-    assert found["giou"] == pytest.approx((0.75 + 0 + 0) / 3)
+    assert found["giou_lisa"] == pytest.approx((0.75 + 0 + 0) / 3)
     assert found["ciou"] == pytest.approx((10_000 + 5_000) / (10_000 + 10_000 + 10_000 + 20_000))
 
 

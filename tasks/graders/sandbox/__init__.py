@@ -1,0 +1,13 @@
+"""Programs that a user or a model wrote, run where they can reach nothing. See docs/sandbox.md.
+
+    with Sandbox() as sandbox:
+        ran = sandbox.call("def grade(sample, item): return 1.0", "grade", sample, item)
+
+`pool` hands calls to workers; `worker` starts one and talks to it; `zygote` is what runs in it; `seccomp` makes its
+filter of system calls; `isolation` chooses what separates it from the machine, and tries to get out.
+"""
+
+from tasks.graders.sandbox.pool import Sandbox
+from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
+
+__all__ = ["Failure", "Limits", "Ran", "Sandbox", "SandboxError"]

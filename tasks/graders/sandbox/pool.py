@@ -1,0 +1,67 @@
+"""The sandbox that graders use: a few warm workers, shared by threads."""
+
+import queue
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from tasks.graders.sandbox.isolation import choose
+from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
+from tasks.graders.sandbox.worker import Worker
+
+
+class Sandbox:
+    """Runs programs, each in a process of its own that is locked in before the source runs.
+
+    `isolation`: 'landlock', 'bubblewrap', or 'auto' for the first of them that there is; the attribute of that name
+    says what is in force. SandboxError where it is not available or a probe gets out: a program is never run without.
+    """
+
+    def __init__(self, limits: Limits | None = None, isolation: str = "auto", workers: int = 2):
+        if workers < 1:
+            raise ValueError(f"workers is {workers}: at least 1")
+        self.limits = limits or Limits()
+        chosen = choose(isolation)
+        self.isolation = chosen.name
+        self._workers: list[Worker] = []
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        try:
+            for _ in range(workers):
+                self._workers.append(Worker(chosen, self.limits))
+                self._idle.put(self._workers[-1])
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, source: str, name: str, *arguments: object) -> Ran:
+        """Run the source, then `name(*arguments)`. Arguments and result pass as JSON.
+
+        Whatever the program does is a Ran; TypeError for arguments that are not JSON, SandboxError where the sandbox
+        broke. From any thread; waits for an idle worker.
+        """
+        if not self._workers:
+            raise SandboxError("this sandbox is closed")
+        size = len(source.encode(errors="surrogatepass"))
+        if size > self.limits.source_bytes:
+            too_large = f"the source has {size} bytes; {self.limits.source_bytes} are allowed"
+            return Ran(failure=Failure.SOURCE_TOO_LARGE, error=too_large)
+        worker = self._idle.get()
+        try:
+            return worker.call(source, name, *arguments)
+        finally:
+            self._idle.put(worker)
+
+    def map(self, calls: Iterable[tuple[str, str, Sequence]]) -> list[Ran]:
+        """`call(source, name, *arguments)` for each (source, name, arguments), over all workers, in the order given."""
+        with ThreadPoolExecutor(len(self._workers) or 1) as threads:
+            return list(threads.map(lambda call: self.call(call[0], call[1], *call[2]), calls))
+
+    def close(self) -> None:
+        while self._workers:
+            self._workers.pop().close()
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,327 @@
+"""Programs that try to get out, each with what must become of it; run by test_sandbox_attacks.py as several users.
+
+`python tests/graders/sandbox_attacks.py landlock` prints what became of each, as JSON.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+
+from tasks.graders.sandbox import Limits, Sandbox
+
+LIMITS = Limits(seconds=30, memory_mb=256, output_bytes=64 * 1024, scratch_mb=8)
+IMPATIENT = Limits(seconds=1, memory_mb=256)
+SECRET = "a-key-that-is-only-the-parent's"
+PR_SET_CHILD_SUBREAPER = 36
+
+LIBC = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+REACH = LIBC + "def must(x):\n    if x == -1: raise OSError(ctypes.get_errno(), 'refused')\n    return x\n"
+
+# name: (kind of failure, or the value that an attack in vain returns; the source, where f(parent) is called).
+# `parent` has: secret, a file; folder, where it lies; pid; port, of a server on this machine.
+ATTACKS = {
+    "read a file outside": ("exception", "def f(parent): return open(parent['secret']).read()"),
+    "read the users": ("exception", "def f(parent): return open('/etc/passwd').read()"),
+    "list a folder outside": ("exception", "import os\ndef f(parent): return os.listdir(parent['folder'])"),
+    "write a file outside": ("exception", "def f(parent): open(parent['folder'] + '/new', 'w').write('x')"),
+    "make a folder outside": ("exception", "import os\ndef f(parent): os.mkdir(parent['folder'] + '/new')"),
+    "remove a file outside": ("exception", "import os\ndef f(parent): os.unlink(parent['secret'])"),
+    "truncate by path": ("exception", "import os\ndef f(parent): os.truncate(parent['secret'], 0)"),
+    "truncate while opening to read": (
+        "exception",
+        "import os\ndef f(parent):\n    open('x', 'w').write('x')\n    os.open('x', os.O_RDONLY | os.O_TRUNC)",
+    ),
+    "chmod a file outside": ("exception", "import os\ndef f(parent): os.chmod(parent['secret'], 0o777)"),
+    "touch a file outside": ("exception", "import os\ndef f(parent): os.utime(parent['secret'], (0, 0))"),
+    "symbolic link out": (
+        "exception",
+        "import os\ndef f(parent):\n    os.symlink(parent['secret'], 'x')\n    return open('x').read()",
+    ),
+    "symbolic link to a folder out": (
+        "exception",
+        "import os\ndef f(parent):\n    os.symlink(parent['folder'], 'x')\n    return open('x/new', 'w').write('x')",
+    ),
+    "hard link out": ("exception", "import os\ndef f(parent):\n    os.link(parent['secret'], 'x')"),
+    "rename out": (
+        "exception",
+        "import os\ndef f(parent):\n    open('x', 'w').close()\n    os.rename('x', parent['folder'] + '/new')",
+    ),
+    "write beside the scratch": ("exception", "def f(parent): open('../new', 'w').close()"),
+    "connect": (
+        "exception",
+        "import socket\ndef f(parent): socket.create_connection(('127.0.0.1', parent['port']))",
+    ),
+    "look a name up": ("exception", "import socket\ndef f(parent): return socket.getaddrinfo('example.com', 80)"),
+    "a unix socket": ("exception", "import socket\ndef f(parent): return socket.socketpair()[0].fileno()"),
+    "fork bomb": ("exception", "import os\ndef f(parent):\n    while True: os.fork()"),
+    "fork bomb that swallows errors": (
+        "timeout",
+        "import os\ndef f(parent):\n    while True:\n        try: os.fork()\n        except BaseException: pass",
+    ),
+    "thread bomb": (
+        "exception",
+        """
+        import threading, time
+        def f(parent):
+            while True: threading.Thread(target=time.sleep, args=(1000,)).start()
+        """,
+    ),
+    "memory bomb": ("memory", "def f(parent): return len(bytearray(10**9))"),
+    "memory bomb in small parts": ("memory", "def f(parent):\n    x = []\n    while True: x.append(bytearray(10**6))"),
+    "memory as a file": ("exception", "import os\ndef f(parent): return os.memfd_create('x')"),
+    "memory of System V": ("exception", REACH + "def f(parent): return must(libc.shmget(0, 1 << 20, 0o1600))"),
+    "output flood": ("output", "def f(parent):\n    while True: print('x' * 1000)"),
+    "flood on stderr": ("output", "import sys\ndef f(parent):\n    while True: sys.stderr.write('x' * 1000)"),
+    "one file too large": ("disk", "def f(parent): open('x', 'wb').write(bytes(20 << 20))"),
+    "many files, deleted while open": (
+        "disk",
+        """
+        import os, time
+        def f(parent):
+            files = []
+            for i in range(20):
+                files.append(open(str(i), 'wb'))
+                files[-1].write(bytes(1 << 20))
+                files[-1].flush()
+                os.unlink(str(i))
+            time.sleep(1000)
+        """,
+    ),
+    "infinite loop": ("timeout", "def f(parent):\n    while True: pass"),
+    "infinite loop at the top": ("timeout", "while True: pass"),
+    "sleep through signals": (
+        "timeout",
+        """
+        import signal, time
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+        def f(parent):
+            while True:
+                try: time.sleep(1000)
+                except BaseException: pass
+        """,
+    ),
+    "sleep with all files closed": (
+        "killed",
+        "import os, time\ndef f(parent):\n    os.closerange(0, 1000)\n    time.sleep(1000)",
+    ),
+    "kill the parent": ("exception", "import os\ndef f(parent): os.kill(parent['pid'], 9)"),
+    "kill the supervisor": ("exception", "import os\ndef f(parent): os.kill(os.getppid(), 9)"),
+    "kill the group": ("exception", "import os\ndef f(parent): os.killpg(0, 9)"),
+    "kill everything": ("exception", "import os\ndef f(parent): os.kill(-1, 9)"),
+    "kill by a thread's number": (
+        "exception",
+        REACH + "def f(parent): must(libc.tgkill(os.getppid(), os.getppid(), 9))",
+    ),
+    "have the kernel send the signal": (
+        "exception",
+        "import fcntl, os\ndef f(parent): fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, os.getppid())",
+    ),
+    "type into the terminal": ("exception", "import fcntl\ndef f(parent): fcntl.ioctl(0, 0x5412, b'x')"),
+    "a daemon that outlives": (
+        "exception",
+        """
+        import os, time
+        def f(parent):
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0: time.sleep(1000)
+            return 'reached'
+        """,
+    ),
+    "a session of its own": ("exception", "import os\ndef f(parent): os.setsid()"),
+    "another user": ("exception", "import os\ndef f(parent): os.setresuid(1, 1, 1)"),
+    "root again": ("exception", REACH + "def f(parent): must(libc.unshare(0x10000000))"),
+    "read its own environment": ("exception", "def f(parent): return open('/proc/self/environ').read()"),
+    "read the parent's environment": (
+        "exception",
+        "def f(parent): return open(f'/proc/{parent[\"pid\"]}/environ').read()",
+    ),
+    "find the key in its environment": (False, f"import os\ndef f(parent): return {SECRET!r} in str(os.environ)"),
+    "ptrace": ("exception", REACH + "def f(parent): must(libc.ptrace(16, os.getppid(), 0, 0))"),
+    "read another's memory": (
+        "exception",
+        REACH + "def f(parent): must(libc.process_vm_readv(os.getppid(), b'0' * 16, 1, b'0' * 16, 1, 0))",
+    ),
+    "higher limits": ("exception", "import resource\ndef f(parent): resource.setrlimit(resource.RLIMIT_AS, (-1, -1))"),
+    "the parent's limits": (
+        "exception",
+        "import os, resource\ndef f(parent): resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
+    ),
+    "run a shell": ("exception", "import os\ndef f(parent): os.execv('/bin/sh', ['sh', '-c', 'exit'])"),
+    "run a shell beside": ("exception", "import subprocess\ndef f(parent): return subprocess.run(['/bin/sh']).args"),
+    "fork by its number": (
+        "exception",
+        REACH + "def f(parent): return must(libc.syscall({'x86_64': 57}.get(os.uname().machine, 220), 17, 0, 0, 0, 0))",
+    ),
+    "clone3 by its number": ("exception", REACH + "def f(parent): return must(libc.syscall(435, b'0' * 88, 88))"),
+    "io_uring": ("exception", REACH + "def f(parent): return must(libc.syscall(425, 8, b'0' * 120))"),
+    "the other table of system calls": (
+        "exception",
+        REACH + "def f(parent): return must(libc.syscall(0x40000000 + 39))",  # x32's getpid
+    ),
+    "forge on stdout": ("no_result", "import os\nprint('[null, 1.0]', flush=True)\nos._exit(0)"),
+    "forge on every file": (
+        "bad_result",
+        """
+        import os
+        for file in range(3, 64):
+            try: os.write(file, b'[null,1.0]')
+            except OSError: pass
+        os._exit(0)
+        """,
+    ),
+    "forge, then return": (
+        "bad_result",
+        "import os\ndef f(parent):\n    os.write(3, b'[null,1.0]')\n    return 0.25",
+    ),
+    "exit with 0": ("no_result", "import os\nos._exit(0)"),
+    "sys.exit with 0": ("exception", "import sys\nsys.exit(0)"),
+    "crash": ("killed", "import ctypes\ndef f(parent): ctypes.string_at(0)"),
+    "patch json": (
+        0.25,
+        """
+        import json, json.encoder
+        json.dumps = json.JSONEncoder.encode = json.JSONEncoder.iterencode = lambda *a, **k: '[null, 1.0]'
+        json.encoder.c_make_encoder = json.encoder.encode_basestring_ascii = lambda *a: '[null, 1.0]'
+        def f(parent): return 0.25
+        """,
+    ),
+    "patch builtins": (
+        0.25,
+        """
+        import builtins
+        def f(parent):
+            builtins.isinstance = builtins.len = builtins.str = builtins.float = lambda *a: 1.0
+            builtins.memoryview = builtins.print = lambda *a, **k: b''
+            return 0.25
+        """,
+    ),
+    "patch os": (0.25, "import os\nos.write = os._exit = lambda *a: 0\ndef f(parent): return 0.25"),
+    "patch what runs it": (
+        0.25,
+        """
+        import sys
+        import __main__
+        for name in ('refuse', 'describe', 'write_frame', 'judge', 'supervise'):
+            setattr(__main__, name, lambda *a: '[null, 1.0]')
+        for name in ('os', 'json', 'json.encoder', '_json', 'builtins', '__main__'):
+            sys.modules[name] = None
+        def f(parent): return 0.25
+        """,
+    ),
+    "a number that is another": (
+        0.25,
+        """
+        class Number(float): __repr__ = __str__ = __float__ = lambda self: '1.0'
+        def f(parent): return Number(0.25)
+        """,
+    ),
+    "not a number": ("bad_result", "def f(parent): return float('nan')"),
+    "infinity": ("bad_result", "def f(parent): return [1e999]"),
+    "not JSON": ("bad_result", "def f(parent): return object()"),
+    "half a character": ("bad_result", "def f(parent): return {chr(0xd800): 1}"),
+    "huge result": ("output", "def f(parent): return 'x' * 10**6"),
+    "huge integer": ("bad_result", "def f(parent): return 10**5000"),
+    "deep result": ("bad_result", "def f(parent):\n    x = []\n    for _ in range(200): x = [x]\n    return x"),
+    "deeper result": ("bad_result", "def f(parent):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x"),
+    "result in itself": ("bad_result", "def f(parent):\n    x = []\n    x.append(x)\n    return x"),
+    "deep source": ("exception", "def f(parent): return " + "(" * 5000 + ")" * 5000),
+    "endless recursion": ("exception", "def f(parent): return f(parent)"),
+    "an error that raises": (
+        "exception",
+        "class E(BaseException):\n    def __str__(self): raise self\ndef f(parent): raise E",
+    ),
+    "an error of a megabyte": ("exception", "def f(parent): raise ValueError('x' * 10**6)"),
+    "wait for input": ("", "import sys\ndef f(parent): return sys.stdin.read()"),
+    "folders of great depth": (
+        None,
+        "import os\ndef f(parent):\n    for _ in range(1500):\n        os.mkdir('x', 0o300)\n        os.chdir('x')",
+    ),
+}
+
+LEAVE = """
+import builtins, gc, json, os, random, sys, tempfile
+def f(parent):
+    builtins.left = json.left = sys.left = os.environ['left'] = 'a word from ' + 'the call before'
+    sys.modules['left'] = json
+    open('left', 'w').close()
+    open(tempfile.gettempdir() + '/left', 'w').close()
+"""
+FIND = """
+import builtins, gc, json, os, sys, tempfile
+def f(parent):
+    found = [name for name, where in [('builtins', vars(builtins)), ('json', vars(json)), ('sys', vars(sys)),
+             ('environ', os.environ), ('modules', sys.modules), ('scratch', os.listdir())] if 'left' in where]
+    texts = [x for holder in gc.get_objects() for x in gc.get_referents(holder) if isinstance(x, (str, bytes))]
+    mark = 'only the ' + 'call before was given this'
+    return found + [str(x) for x in texts if mark in str(x)]
+"""
+
+
+def main() -> None:
+    isolation = sys.argv[1]
+    ctypes.CDLL(None).prctl(
+        PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
+    )  # what outlives its parent becomes a child of this process
+    os.environ["SECRET"] = SECRET
+    signal.alarm(500)
+    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as server:
+        folder = Path(name)
+        (folder / "secret").write_text(SECRET)
+        parent = {"secret": f"{folder}/secret", "folder": name, "pid": os.getpid(), "port": server.getsockname()[1]}
+        before = look(folder)
+        became = run(isolation, parent)
+        became["outside is as it was"] = look(folder) == before
+        server.settimeout(0)
+        try:
+            server.accept()
+            became["nobody connected"] = False
+        except BlockingIOError:
+            became["nobody connected"] = True
+    became["processes left"] = processes()
+    print(json.dumps(became))
+
+
+def run(isolation: str, parent: dict) -> dict:
+    """What became of each attack, and what was left to see by the call after one."""
+    began = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*"))
+    with Sandbox(LIMITS, isolation, workers=1) as sandbox, Sandbox(IMPATIENT, isolation, workers=1) as impatient:
+        at_rest = processes()
+        became = {"user": os.getuid(), "isolation": sandbox.isolation}
+        for name, (expected, source) in ATTACKS.items():
+            ran = (impatient if expected == "timeout" else sandbox).call(textwrap.dedent(source), "f", parent)
+            became[name] = {"failure": ran.failure, "value": ran.value, "error": ran.error, "seconds": ran.seconds}
+        sandbox.call(LEAVE, "f", parent | {"word": "only the call before was given this"})
+        became["found of the call before"] = sandbox.call(FIND, "f", parent).value
+        became["processes beside the workers"] = sorted(set(processes()) - set(at_rest))
+        own = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*")) - began
+        became["scratch in use"] = [
+            str(path) for folder in own if os.access(folder, os.R_OK) for path in folder.iterdir()
+        ]
+    became["scratch left"] = [str(path) for path in own if path.exists()]
+    return became
+
+
+def processes() -> list[int]:
+    """Those below this one that are alive, once what is about to end has ended."""
+    time.sleep(0.2)
+    below = psutil.Process().children(recursive=True)
+    return [process.pid for process in below if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def look(folder: Path) -> list:
+    return sorted((path.name, path.read_text(), path.stat().st_mode, path.stat().st_mtime) for path in folder.iterdir())
+
+
+if __name__ == "__main__":
+    main()
