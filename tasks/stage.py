@@ -125,13 +125,21 @@ def run_stage(name: str) -> None:
 
 
 def _verdicts(metrics: dict) -> list[dict]:
-    """Rows of a table from the report's metrics.json: a policy's mean reward, or two policies' difference, a k."""
+    """Rows of a table from the report's metrics.json: at each k the policies' mean rewards, and the differences."""
     rows = []
     for k, compared in metrics.items():
         for name, value in compared.items():
-            rows.append({"k": k, "policies": name, **(value if isinstance(value, dict) else {"estimate": value})})
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [{c: round(v, 4) if isinstance(v := row.get(c, ""), float) else v for c in columns} for row in rows]
+            if isinstance(value, float):
+                rows.append({"k": k, "policy": name, "estimate": value})
+            elif "verdict" in value:
+                told = {key: each for key, each in value.items() if not isinstance(each, dict | list)}
+                rows.append({"k": k, "policy": name, **told})
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: _short(row.get(column)) for column in columns} for row in rows]
+
+
+def _short(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def show_report(folder: Path) -> None:
