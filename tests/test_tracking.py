@@ -83,9 +83,9 @@ def study(workplace, params):
 
 
 def runs(experiment: str = "digits") -> dict:
-    """Run name -> run, of those that MLflow shows."""
+    """Run name -> run, of a study's points as MLflow shows them."""
     client, number = tracking.init(experiment)
-    found = client.search_runs([number])
+    found = client.search_runs([number], "tags.policy != ''")
     assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
     return {run.info.run_name: run for run in found}
 
@@ -109,6 +109,25 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     picture = Image.open(client.download_artifacts(run.info.run_id, "pictures/00000.png"))
     colours = {picture.getpixel((x, y))[:3] for x in range(picture.width) for y in range(picture.height)}
     assert {ImageColor.getrgb(LIGHT.gold), ImageColor.getrgb(LIGHT.rft[0])} <= colours  # the truth and the policy
+
+
+def test_the_points_stand_below_one_run_of_the_study(study):
+    """By policy, k and seed as parameters and as tags, as the compare and parallel-coordinates views group them."""
+    publish(*study)
+    publish(*study)
+    client, experiment = tracking.init("digits")
+    (parent,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    assert parent.info.status == "FINISHED"
+    children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert {run.info.run_name for run in children} == {"base", "sft-1-0", "grpo-1-0"}
+    for run in children:
+        place = {key: value for key, value in run.data.params.items() if key in ("policy", "k", "seed")}
+        expected = dict(zip(("policy", "k", "seed"), run.info.run_name.split("-"), strict=False))
+        assert place == expected and expected.items() <= run.data.tags.items()
+    client.delete_run(parent.info.run_id)
+    publish(*study)
+    (again,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs().values()} == {again.info.run_id}
 
 
 def test_publishing_the_same_files_again_changes_nothing(study):
