@@ -90,9 +90,11 @@ def _panel(study: Study, k: int, quantity: figures.Quantity) -> Plot:
 
 
 def _cells(outcome: Outcome, params: Params, pool: Path) -> list[Cell]:
+    """Problems in words have none."""
     rft = name(params.grid.algorithm[0])
     cells = []
-    for number, case in enumerate(outcome.shown[:NUM_IN_MARKDOWN], start=1):
+    with_picture = [case for case in outcome.shown if case.sft.image is not None]
+    for number, case in enumerate(with_picture[:NUM_IN_MARKDOWN], start=1):
         layers = (
             pictures.gold_layer(case.sft.gold),
             pictures.sft_layer(case.sft.boxes, case.sft.confidences),

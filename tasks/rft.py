@@ -2,8 +2,8 @@
 
 `python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0
 --out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
-2401.08967), by our engine `kshot` or by TRL's. The reward is the grader of `tasks.graders`, which validation and
-grading use too; training stops early and keeps the best weights by it on val.
+2401.08967), by our engine `kshot` or by TRL's; or self-training, ReFT's baselines. The reward is the grader of
+`tasks.graders`, which validation and grading use too; training stops early and keeps the best weights by it on val.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
-from tasks.rl import trainer, trl_grpo
+from tasks.rl import self_training, trainer, trl_grpo
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
 from tasks.sft import arguments
@@ -20,6 +20,9 @@ from tasks.sft import arguments
 ENGINES = {
     ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
     ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
+    ("kshot", "online_st"): self_training.online,
+    ("kshot", "offline_st"): self_training.offline,
+    ("trl", "offline_st"): self_training.offline,
     ("trl", "grpo"): trl_grpo.train,
 }
 

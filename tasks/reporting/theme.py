@@ -27,9 +27,9 @@ class Theme:
 
 LIGHT = Theme(
     paper="#ffffff", tint="#f5f6f8", ink="#1b1d21", muted="#5c626b", line="#dcdfe4", alarm="#b3141f", base="#5f6670",
-    sft="#b3470b", rft=("#1559a8", "#7b3fa0"), gold="#0b7a4b",
+    sft="#b3470b", rft=("#1559a8", "#7b3fa0", "#8a1c4d", "#4d5a12"), gold="#0b7a4b",
 )  # fmt: skip
 DARK = Theme(
     paper="#14161a", tint="#1d2025", ink="#e8eaed", muted="#a2a9b4", line="#343941", alarm="#ff8f8f", base="#a1a8b3",
-    sft="#f39a5b", rft=("#7db4ff", "#cf9cf0"), gold="#4cc38a",
+    sft="#f39a5b", rft=("#7db4ff", "#cf9cf0", "#ff9bc4", "#c6d36a"), gold="#4cc38a",
 )  # fmt: skip
