@@ -44,7 +44,7 @@ def test_the_numbers_are_those_of_the_history(saved):
     assert all(float(shown[name.replace("_", " ")]) == value for name, value in history["budget"].items())
     assert float(shown["seconds"]) == history["seconds"]
     text = (out / "README.md").read_text()
-    assert history["train_sha256"] in text and f"{history['num_labelled']} in all" in text
+    assert history["train_sha256"] in text and f"{history['num_labelled']} labelled examples in all" in text
 
 
 def test_the_front_matter_is_the_hubs(saved):
