@@ -1,6 +1,7 @@
 """What the training stages share: their inputs, LoRA, the validation score, and the folder they leave behind."""
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from tasks.data.questions import fill
 from tasks.data.records import Question, read_questions
 from tasks.graders import make_grader
 from tasks.models.budget import Budget
+from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.validation import Validation
-from tasks.params import Params, Rft, Sft
+from tasks.params import ALGORITHMS, Params, Rft, Sft
 
 # transformers' and TRL's names of what is kept of a step -> ours
 CURVES = {
@@ -137,7 +139,9 @@ class Job:
         }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
-        """A plain Hugging Face folder (LoRA merged) with the best weights, and history.json with what `steps` tell."""
+        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, and a
+        model card.
+        """
         if validation is not None:
             validation.restore(model)
         budget = {"budget": self.budget.row(model)} if self.budget else {}
@@ -162,3 +166,13 @@ class Job:
             "val": validation.curve if validation else [],
         }
         (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        origin, sees = self.init or self.params.model.path, isinstance(self.processor, ProcessorMixin)
+        card = model_card(self.params.model, origin, history, self.command(out), sees)
+        (out / "README.md").write_text(card, encoding="utf-8")
+
+    def command(self, out: Path) -> str:
+        """What is typed to train `out` as this job does."""
+        rft = ["rft", "--algorithm", self.policy, "--init", str(self.init)]
+        stage, *words = rft if self.policy in ALGORITHMS else [self.policy]
+        words += ["--pool", str(self.pool), "--slice", str(self.slice), "--seed", str(self.seed), "--out", str(out)]
+        return shlex.join(["python", "-m", f"tasks.{stage}", *words])

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from statistics import fmean
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tasks.progress import progress_bar
 
 MOST_GAP = 0.2  # mean reward of train minus that of val
 
@@ -24,8 +25,8 @@ class Validation(TrainerCallback):
     """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new
     best stop, and so does a step whose KL to the reference is above `max_kl`: the best weights are from before.
 
-    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory). A bar
-    called `name` shows on a terminal, and nothing elsewhere.
+    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory).
+    `name` stands before the progress that it shows.
     """
 
     def __init__(
@@ -37,16 +38,18 @@ class Validation(TrainerCallback):
         max_kl: float | None = None,
     ):
         self.score, self.every, self.patience, self.max_kl = score, every, patience, max_kl
-        self.bar = tqdm(desc=name, disable=None, unit="step")
+        self.bar = progress_bar(name)
         self.curve: list[dict[str, float]] = []
         self.best_step, self._best_reward = 0, float("-inf")
         self._best_weights: dict[str, torch.Tensor] = {}
         self._train_rewards: list[float] = []  # of the steps since the last check
         self._alarmed = False
+        self._shown: dict[str, str] = {}  # beside the bar
 
     def _check(self, model: PreTrainedModel, step: int) -> None:
         reward = self.score(model)
-        self.bar.set_postfix(val_reward=f"{reward:.3f}")
+        self._shown["val_reward"] = f"{reward:.3f}"
+        self.bar.set_postfix(self._shown)
         self.curve.append({"step": step, "reward": reward})
         if reward > self._best_reward:
             self.best_step, self._best_reward = step, reward
@@ -77,6 +80,8 @@ class Validation(TrainerCallback):
         """The metrics of a step."""
         if "reward" in logs:
             self._train_rewards.append(logs["reward"])
+            self._shown["reward"] = f"{logs['reward']:.3f}"
+            self.bar.set_postfix(self._shown, refresh=False)
         if self.max_kl is not None and not logs.get("kl", 0.0) <= self.max_kl:  # NaN too
             warnings.warn(
                 f"stops at step {state.global_step}: the KL to the reference is {logs['kl']:.3g}, above rft.max_kl "
