@@ -43,6 +43,7 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
         "boxes": grade.boxes,
         "confidences": grade.confidences,
         "label": grade.label,
+        "rank": grade.rank,
         "reward": grade.reward,
         "sub_rewards": grade.sub_rewards,
         "failure": grade.failure,

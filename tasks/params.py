@@ -5,16 +5,29 @@
 
 from math import ceil
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
+from tasks.schema.reward import (
+    ClassificationReward,
+    DetectionReward,
+    GroundingReward,
+    MathsReward,
+    ProgramReward,
+    RankingReward,
+    Reward,
+)
+
+__all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
+__all__ += ["RankingReward", "Reward"]
 
 ALGORITHMS = ("grpo", "ppo")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
+WORD_TASKS = ("stories", "programs", "cases")
 
 
 class DigitsDataset(Section):
@@ -32,6 +45,26 @@ class DigitsDataset(Section):
     num_train: Count
     num_val: Count
     num_test: Count
+
+
+class WordsDataset(Section):
+    """The embedded problems in words, made by `tasks.data.words`: arithmetic stories to be solved by a chain or by a
+    program, and case reports whose gene is to be found. A story has `num_steps` = [fewest, most] operations.
+    """
+
+    source: Literal["words"]
+    task: Literal[WORD_TASKS]
+    seed: int
+    num_steps: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=2, max_length=2)]
+    num_train: Count
+    num_val: Count
+    num_test: Count
+
+    @model_validator(mode="after")
+    def _fewest_first(self):
+        if self.num_steps[0] > self.num_steps[1]:
+            raise ValueError(f"num_steps is [fewest, most], not {self.num_steps}")
+        return self
 
 
 class Slice(Section):
@@ -160,75 +193,6 @@ class Rft(Section):
         return self
 
 
-class Rubric(Section):
-    """Weights of a task's graders, normalised to sum 1: 0 shows a grader and pays nothing, null leaves it out.
-
-    `length` is 1 up to `max_characters` of completion and 0 from twice as many.
-    """
-
-    format: NonNegative
-    length: NonNegative | None = None
-    max_characters: Count = 2000
-
-    GRADERS: ClassVar[tuple[str, ...]]  # in the order in which they are shown
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """{name: weight} of the graders that are not left out."""
-        return {name: weight for name in self.GRADERS if (weight := getattr(self, name)) is not None}
-
-    @model_validator(mode="after")
-    def _some_weight(self):
-        if sum(self.weights.values()) <= 0:
-            raise ValueError(f"at least one of {', '.join(self.GRADERS)} must be above 0")
-        return self
-
-
-class DetectionReward(Rubric):
-    """`iou_threshold` is the least overlap of a match (exclusive)."""
-
-    iou: NonNegative
-    confidence: NonNegative
-    iou_threshold: Share
-
-    GRADERS = ("iou", "confidence", "format", "length")
-
-
-class ClassificationReward(Rubric):
-    """`label` is strict equality; `count` is for labels that are numbers, `choice` for letters of multiple choice.
-
-    `aliases`: {label: other spellings that count as it}.
-    """
-
-    label: NonNegative
-    count: NonNegative | None = None
-    choice: NonNegative | None = None
-    aliases: dict[str, list[str]] = Field(default_factory=dict)
-
-    GRADERS = ("label", "count", "choice", "format", "length")
-
-
-class GroundingReward(Rubric):
-    """`giou` is GIoU scaled to 0..1: it pays a part for a box that is near the right one.
-
-    It also pays about 0.5 for the whole picture, more than a model that is less than half sure gets for its best guess
-    (`benchmarks/hack_search.py`), so `iou` is the default.
-    """
-
-    iou: NonNegative
-    giou: NonNegative | None = None
-
-    GRADERS = ("iou", "giou", "format", "length")
-
-
-class Reward(Section):
-    """A rubric for each task that is graded."""
-
-    detection: DetectionReward | None = None
-    classification: ClassificationReward | None = None
-    grounding: GroundingReward | None = None
-
-
 class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
     those of which the base model states a box (`model`, as published: it caps every policy's recall).
@@ -268,7 +232,7 @@ class Report(Section):
 
 class Params(Section):
     study: str
-    dataset: Annotated[DigitsDataset | FileDataset, Field(discriminator="source")]
+    dataset: Annotated[DigitsDataset | WordsDataset | FileDataset, Field(discriminator="source")]
     slice: Slice
     model: Model
     prompt: Prompt

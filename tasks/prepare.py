@@ -32,7 +32,8 @@ from tasks.data.pictures import copy_picture
 from tasks.data.questions import rank
 from tasks.data.records import DataError, Record, write_jsonl
 from tasks.data.sources import READERS
-from tasks.params import DigitsDataset, ParamsError, load_params
+from tasks.data.words import write_words
+from tasks.params import DigitsDataset, ParamsError, WordsDataset, load_params
 from tasks.schema.base import Section
 from tasks.schema.dataset import FileDataset
 
@@ -209,13 +210,15 @@ def _write_pool(dataset: FileDataset, out: Path, splits: dict[str, Split], pictu
     }
 
 
-def prepare(dataset: DigitsDataset | FileDataset, out: Path) -> dict:
+def prepare(dataset: DigitsDataset | WordsDataset | FileDataset, out: Path) -> dict:
     """Write the pool to `out`; returns the counts."""
     if out.exists():
         raise DataError(f"{out}: exists already; remove it or give another --out")
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(dataset, DigitsDataset):
             dataset = write_digits(dataset, Path(scratch) / "digits")
+        elif isinstance(dataset, WordsDataset):
+            dataset = write_words(dataset, Path(scratch) / "words")
         splits = _read_files(dataset, Path(scratch))
         refuse_too_many(splits, dataset.max_quarantined, out.with_name(f"{out.name}.quarantine.jsonl"))
         pictures = arrange(dataset, splits)

@@ -32,8 +32,8 @@ def draw(image: Image.Image, gold: list, boxes: list) -> Image.Image:
 
 
 def pictures(predictions: Path, pool: Path) -> dict[str, Image.Image]:
-    """`NUM_PICTURES` questions spread evenly over the test, by their place in it."""
-    rows = list(read_jsonl(predictions))
+    """`NUM_PICTURES` questions spread evenly over the test, by their place in it; none of problems in words."""
+    rows = [row for row in read_jsonl(predictions) if row["image"] is not None]
     chosen = range(0, len(rows), max(1, len(rows) // NUM_PICTURES))[:NUM_PICTURES]
     drawn = {}
     for i in chosen:

@@ -72,9 +72,10 @@ def _outcomes(params: Params, study: Study) -> tuple[Outcome, ...]:
 
 
 def _cells(outcome: Outcome, params: Params, pool: Path) -> list[Cell]:
+    """Problems in words have none."""
     rft = name(params.grid.algorithm[0])
     cells = []
-    for number, pair in enumerate(outcome.shown, start=1):
+    for number, pair in enumerate((p for p in outcome.shown if p.sft.image is not None), start=1):
         layers = (
             pictures.gold_layer(pair.sft.gold),
             pictures.sft_layer(pair.sft.boxes, pair.sft.confidences),

@@ -66,6 +66,8 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if steps == 0:
         job.save(model, out, None, [])
         return
+    if not pairs:
+        raise ValueError(f"{job.slice / 'train.jsonl'}: no worked solution to teach; give `chains`, or 0 steps")
     preflight.check(job, model)
     rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     validation = job.validation(params.eval_steps)

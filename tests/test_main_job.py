@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = CONF.parent
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 TWINS = {"fsod": "digits", "ovd": "digits_ovd", "fgvc": "digits_fgvc", "grounding": "digits_grounding", "mg": "digits"}
+TWINS |= {"reft": "stories", "reft_programs": "programs", "genes": "cases"}
 TINY = [
     "model=tiny", "prompt=short", "slice=all", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single", "grid.k=[1]",
     "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12", "warmup.steps=1",
@@ -83,6 +84,11 @@ def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_at_tiny_size(checkout, experiment):
     """Those on real data run on the embedded twin of their task."""
-    size = [f"dataset={TWINS[experiment.split('_')[0]]}", *TINY, "hydra.sweeper.params=null", "hydra.mode=RUN"]
+    size = [
+        f"dataset={TWINS.get(experiment) or TWINS[experiment.split('_')[0]]}",
+        *TINY,
+        "hydra.sweeper.params=null",
+        "hydra.mode=RUN",
+    ]
     run(checkout, sys.executable, "-m", "flows.sweep", f"+experiment={experiment}", *size)
     assert (checkout / "report" / "report.html").stat().st_size > 10_000

@@ -4,6 +4,7 @@ An item is a picture or a labelled region: each is used, quarantined with its re
 was not asked for. Faults of one item quarantine it; what would change other items' meaning raises DataError.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
@@ -11,13 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.data.drafts import Draft, Form, Quarantined, Reading, Region, short, text_fault
+from tasks.data.numbers import parse_number
 from tasks.data.pictures import Look, look_at_all
 from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, text_hash
+
+LETTER = re.compile(r"[A-Za-z]")
+TAG = re.compile(r"</?(?:think|answer)>")  # those of the frame that answers stand in
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A record with the file of its pixels, before it is copied into a pool. `num_rows` of its file describe it."""
+    """A record with the file of its pixels, of a problem with its file and item, before it is copied into a pool.
+    `num_rows` of its file describe it.
+    """
 
     record: Record
     source: Path
@@ -183,7 +190,8 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
         federated=draft.federated,
         problem=draft.problem,
     )  # fmt: skip
-    return Picture(record, root / str(draft.image), look), aside
+    source = root / str(draft.image) if draft.problem is None else Path(f"{draft.file}: {draft.item}")
+    return Picture(record, source, look), aside
 
 
 def _joined(first: Record, other: Record) -> tuple[Record, int]:
@@ -203,7 +211,7 @@ def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> Non
     kept depends on their names and not on their order.
     """
     kept: dict[str, Picture] = {}
-    for picture in sorted(split.pictures, key=lambda p: p.record.image):
+    for picture in sorted(split.pictures, key=lambda p: p.record.image or p.record.id):
         key, draft = picture.record.pixel_hash, files[picture.record.id]
         if key not in kept:
             kept[key] = picture
@@ -223,9 +231,21 @@ def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> Non
     split.pictures = list(kept.values())
 
 
+def _problem_fault(problem: Problem) -> str | None:
+    """Why nobody could be graded against the answer, or taught a chain; None for a good problem."""
+    if problem.task != "ranking" and not (LETTER.fullmatch(problem.answer) or parse_number(problem.answer)):
+        return f"answer is neither one number nor a letter: {short(problem.answer)}"
+    for chain in problem.chains:
+        if fault := text_fault(chain):
+            return f"bad chain: {fault}"
+        if found := TAG.search(chain):
+            return f"chain holds the tag {found.group()}: {short(chain)}"
+    return None
+
+
 def look_at_words(problem: Problem) -> Look | str:
     """What a picture's look is, for a problem: known by its words, without sides. Or why there is none."""
-    if fault := text_fault(problem.text) or text_fault(problem.answer):
+    if fault := text_fault(problem.text) or text_fault(problem.answer) or _problem_fault(problem):
         return fault
     return Look(0, 0, text_hash(problem.text), near_hash=0, as_is=True, suffix="")
 

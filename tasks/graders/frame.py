@@ -28,12 +28,21 @@ class Failure(StrEnum):
     BAD_CONFIDENCE = "bad_confidence"  # not a number in 0..1
     NO_BOX = "no_box"  # grounding: none where one is demanded
     SEVERAL_BOXES = "several_boxes"  # grounding: more than the one demanded
-    EMPTY_ANSWER = "empty_answer"  # classification: no label
+    BAD_NUMBER = "bad_number"  # maths: no number, several, or not finite
+    BAD_CHOICE = "bad_choice"  # maths: not one letter where one is asked for
+    BAD_PROGRAM = "bad_program"  # does not compile, has no `solution`, raised, or was refused a file, a socket, ...
+    PROGRAM_LIMIT = "program_limit"  # ran out of time, memory, disk or output
+    BAD_RESULT = "bad_result"  # the program returned nothing, or no finite number (letter, where one is asked for)
+    TOO_MANY_NAMES = "too_many_names"  # ranking
+    EMPTY_ANSWER = "empty_answer"  # no label, number, program or name
     # The answer could be read, and is wrong:
     HALLUCINATED = "hallucinated"  # boxes where there is nothing
     OMITTED = "omitted"  # 'No Objects' where there are some
     NO_MATCH = "no_match"  # no box overlaps a gold box enough
     WRONG_LABEL = "wrong_label"
+    WRONG_ANSWER = "wrong_answer"  # a number or a letter, and not the right one
+    WRONG_STEP = "wrong_step"  # the right one, after an equation that does not hold
+    NOT_RANKED = "not_ranked"  # the right name is not in the list
     OVER_LENGTH = "over_length"  # right or partly right, but so long that the length reward is 0
     BAD_FORMAT = "bad_format"  # right or partly right, but not in the form asked for
 

@@ -7,14 +7,19 @@ left out; one that weighs 0 is shown and pays nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tasks.data.numbers import Quantity, parse_number
 from tasks.data.records import Box, Question
 from tasks.graders.boxes import giou, iou
 from tasks.graders.detection import confidence_reward, iou_reward, match
 from tasks.graders.frame import Failure
 from tasks.graders.grounding import parse_grounding
 from tasks.graders.labels import alias_table, choice_reward, count_reward, label_reward, parse_label
+from tasks.graders.maths import gold_quantity, is_choice, parse_answer, same_number, wrong_steps
 from tasks.graders.parse import parse_detection
+from tasks.graders.programs import parse_program, run_program, sandboxed
+from tasks.graders.ranking import parse_ranking, rank_of, rank_reward
 from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward
+from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, RankingReward
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,9 @@ class Grade:
     """`reward` and each of `sub_rewards` (the names that the task's rubric holds) are in 0..1.
 
     `failure` is the first thing that went wrong, None for an answer with something right in the form asked for. `boxes`
-    (thousandths) and `confidences` (detection) are in the order of the answer, `label` is the text that was stated; all
-    are empty when it could not be read.
+    (thousandths) and `confidences` (detection) are in the order of the answer, `label` is the text that was stated (of
+    a program: its result), `rank` the place of the right name in a ranking, from 1; all are empty when it could not be
+    read.
     """
 
     reward: float
@@ -32,6 +38,7 @@ class Grade:
     boxes: tuple[Box, ...] = ()
     confidences: tuple[float, ...] = ()
     label: str | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Judged:
     boxes: tuple[Box, ...] = ()
     confidences: tuple[float, ...] = ()
     label: str | None = None
+    rank: int | None = None
 
 
 Judge = Callable[[str, Question], Judged]
@@ -81,6 +89,7 @@ def make_grader(reward: Reward) -> Callable[[str, Question], Grade]:
             boxes=judged.boxes,
             confidences=judged.confidences,
             label=judged.label,
+            rank=judged.rank,
         )
 
     return grade
@@ -165,4 +174,89 @@ def _grounding(rubric: GroundingReward) -> Judge:
     return judge
 
 
-JUDGES = {"detection": _detection, "classification": _classification, "grounding": _grounding}
+def _gold(question: Question) -> str:
+    if not question.label:
+        raise ValueError(f"{question.record_id}: a {question.task} question without an answer (`label`)")
+    return question.label
+
+
+def _number_score(rubric: AnswerReward, stated: Quantity, gold: str) -> float:
+    right = same_number(stated, gold_quantity(gold), rubric.absolute_tolerance, rubric.relative_tolerance)
+    return 1.0 if right else rubric.partial
+
+
+def _maths(rubric: MathsReward) -> Judge:
+    def judge(completion: str, question: Question) -> Judged:
+        gold, stated = _gold(question), parse_answer(completion, rubric.form)
+        if stated.failure:
+            return Judged(stated.failure)
+        if is_choice(gold):
+            if not is_choice(stated.answer):
+                return Judged(Failure.BAD_CHOICE)
+            score = choice_reward(stated.answer, gold)
+        else:
+            number = parse_number(stated.answer)
+            if number is None:
+                return Judged(Failure.BAD_NUMBER)
+            score = _number_score(rubric, number, gold)
+        wrong = None if score == 1 else Failure.WRONG_ANSWER
+        if rubric.check_steps and score == 1 and wrong_steps(stated.thought):
+            score, wrong = 0.0, Failure.WRONG_STEP
+        return Judged(
+            scores={"answer": lambda: score}, wrong=wrong, well_formed=stated.well_formed, label=stated.answer
+        )
+
+    return judge
+
+
+def _program(rubric: ProgramReward) -> Judge:
+    def judge(completion: str, question: Question) -> Judged:
+        gold, parsed = _gold(question), parse_program(completion)
+        if parsed.failure:
+            return Judged(parsed.failure)
+        result = run_program(parsed.source, sandboxed(rubric.seconds, rubric.memory_mb))
+        if result.failure:
+            return Judged(result.failure)
+        if (result.letter is not None) != is_choice(gold):
+            return Judged(Failure.BAD_RESULT)
+        if result.letter is not None:
+            score = choice_reward(result.letter, gold)
+        else:
+            score = _number_score(rubric, result.quantity, gold)
+        return Judged(
+            scores={"answer": lambda: score},
+            wrong=None if score == 1 else Failure.WRONG_ANSWER,
+            well_formed=parsed.well_formed,
+            label=result.text,
+        )
+
+    return judge
+
+
+def _ranking(rubric: RankingReward) -> Judge:
+    aliases = alias_table(rubric.aliases)
+
+    def judge(completion: str, question: Question) -> Judged:
+        gold, parsed = _gold(question), parse_ranking(completion, rubric.max_names, aliases)
+        if parsed.failure:
+            return Judged(parsed.failure)
+        rank = rank_of(gold, parsed.names, aliases)
+        return Judged(
+            scores={"answer": lambda: rank_reward(rank, rubric.scores, rubric.later)},
+            wrong=Failure.NOT_RANKED if rank is None else None,
+            well_formed=parsed.well_formed,
+            label=parsed.stated,
+            rank=rank,
+        )
+
+    return judge
+
+
+JUDGES = {
+    "detection": _detection,
+    "classification": _classification,
+    "grounding": _grounding,
+    "maths": _maths,
+    "program": _program,
+    "ranking": _ranking,
+}

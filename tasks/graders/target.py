@@ -3,7 +3,10 @@
 from tasks.data.records import Question
 from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
+from tasks.graders.maths import Form
+from tasks.graders.maths import format_answer as format_maths
 from tasks.graders.parse import format_answer
+from tasks.graders.programs import format_program
 from tasks.graders.units import THOUSANDTHS, Sides, corners
 
 
@@ -23,13 +26,33 @@ def _grounding(question: Question, thought: str, sides: Sides) -> str:
     return format_box(question.boxes[0], thought, sides)
 
 
-TARGETS = {"detection": _detection, "classification": _classification, "grounding": _grounding}
+def _gold(question: Question) -> str:
+    if not question.label:
+        raise ValueError(f"{question.record_id}: a {question.task} question without an answer (`label`)")
+    return question.label
 
 
-def targets(question: Question, sides: Sides = THOUSANDTHS) -> list[str]:
-    """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts.
+def _ranking(question: Question, thought: str, sides: Sides) -> str:
+    return format_label(_gold(question), thought)
 
-    Boxes and the corners of the thoughts are in whole units of which the picture has `sides`.
-    Raises ValueError for a gold answer that the question's parser could not read back.
+
+TARGETS = {
+    "detection": _detection,
+    "classification": _classification,
+    "grounding": _grounding,
+    "ranking": _ranking,
+}
+
+
+def targets(question: Question, sides: Sides = THOUSANDTHS, form: Form = "tags") -> list[str]:
+    """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts; none
+    for a program that nobody wrote.
+
+    Boxes and the corners of the thoughts are in whole units of which the picture has `sides`; `form` is that of
+    `reward.maths`. Raises ValueError for a gold answer that the question's parser could not read back.
     """
+    if question.task == "maths":
+        return [format_maths(_gold(question), thought, form) for thought in question.thoughts]
+    if question.task == "program":
+        return [format_program(thought) for thought in question.thoughts if thought]
     return [TARGETS[question.task](question, corners(thought, sides), sides) for thought in question.thoughts]

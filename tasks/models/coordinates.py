@@ -16,6 +16,7 @@ from transformers import ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from tasks.data.records import Question
+from tasks.graders.maths import Form
 from tasks.graders.rubric import Grade
 from tasks.graders.target import targets
 from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths
@@ -24,15 +25,15 @@ Grader = Callable[[str, Question], Grade]
 
 
 class Coordinates:
-    """The units of a model whose questions are about pictures in `pool`."""
+    """The units of a model whose questions are about pictures in `pool`. `form` is how maths answers are stated."""
 
-    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path):
+    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path, form: Form = "tags"):
         self._sides = {
             "relative_1000": lambda question: THOUSANDTHS,
             "absolute_resized": self._resized,
             "absolute": self._size,
         }[convention]
-        self._processor, self._pool = processor, pool
+        self._processor, self._pool, self._form = processor, pool, form
         self._sizes: dict[str, Sides] = {}
 
     def sides(self, question: Question) -> Sides:
@@ -41,7 +42,7 @@ class Coordinates:
 
     def write(self, question: Question) -> list[str]:
         """The SFT targets, in the model's units."""
-        return targets(question, self.sides(question))
+        return targets(question, self.sides(question), self._form)
 
     def read(self, completion: str, question: Question) -> str:
         """A completion of the model, with its boxes in thousandths."""

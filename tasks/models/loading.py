@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -50,6 +52,11 @@ def _source(model: Model, path: Path | str | None) -> tuple[str, str | None]:
     return (str(path), None) if path is not None else (model.path, model.revision)
 
 
+def _sees(config: PreTrainedConfig) -> bool:
+    """Whether a model takes pictures, or text alone."""
+    return type(config) in AutoModelForImageTextToText._model_mapping
+
+
 def tokenizer_of(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The processor of a text model is its tokenizer."""
     return getattr(processor, "tokenizer", processor)
@@ -60,10 +67,11 @@ def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMix
     generation needs it.
     """
     source, revision = _source(model, path)
-    kind = AutoConfig.from_pretrained(source, revision=revision).model_type
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    other = AutoProcessor if _sees(config) else AutoTokenizer
     sizes = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
     sizes = {key: value for key, value in sizes.items() if value is not None}
-    processor = PROCESSORS.get(kind, AutoProcessor).from_pretrained(source, revision=revision, **sizes)
+    processor = PROCESSORS.get(config.model_type, other).from_pretrained(source, revision=revision, **sizes)
     tokenizer_of(processor).padding_side = "left"
     return processor
 
@@ -73,7 +81,7 @@ def load_model(model: Model, path: Path | str | None = None) -> PreTrainedModel:
     where there is one. A model of pictures and text, or of text alone.
     """
     source, revision = _source(model, path)
-    sees = type(AutoConfig.from_pretrained(source, revision=revision)) in AutoModelForImageTextToText._model_mapping
+    sees = _sees(AutoConfig.from_pretrained(source, revision=revision))
     loaded = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_pretrained(
         source, revision=revision, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
     )

@@ -68,7 +68,9 @@ class Job:
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
         self.val: list[Question] = read_questions(self.slice / "val.jsonl")
         self.processor: ProcessorMixin = load_processor(self.params.model, self.init)
-        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool)
+        maths = self.params.reward.maths
+        form = maths.form if maths else "tags"
+        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool, form)
         self.grader = self.coordinates.reading(make_grader(self.params.reward))
 
     def load(self) -> PreTrainedModel:

@@ -10,6 +10,8 @@ from tasks.data.records import Box, read_jsonl
 from tasks.params import Grid
 from tasks.scoring.metrics import METRICS, OPTIONAL
 
+CONTENT = {"classification": "label", "maths": "answer", "program": "answer", "ranking": "answer"}  # others: the IoU
+
 
 class StudyError(ValueError):
     """A grade or policy that the report needs is missing or cannot be used; the message names the file."""
@@ -20,7 +22,7 @@ class Answer:
     """One question and what a policy answered. Boxes are in thousandths of the picture's sides."""
 
     record_id: str
-    image: str  # relative to the pool
+    image: str | None  # relative to the pool; None: a problem in words
     task: str
     asked: str
     gold: tuple[Box, ...]
@@ -30,7 +32,7 @@ class Answer:
     confidences: tuple[float, ...]
     label: str | None
     reward: float
-    content: float  # the sub-reward of what is stated: the label's, or the IoU
+    content: float  # the sub-reward of what is stated: the label's, the answer's, or the IoU
     failure: str | None
 
     @property
@@ -162,7 +164,7 @@ def _answer(row: dict) -> Answer:
         confidences=tuple(row["confidences"]),
         label=row["label"],
         reward=row["reward"],
-        content=row["sub_rewards"]["label" if row["task"] == "classification" else "iou"],
+        content=row["sub_rewards"][CONTENT.get(row["task"], "iou")],
         failure=row["failure"],
     )
 

@@ -135,6 +135,7 @@ _PARTS = {
     "giou": "generalised overlap (GIoU)",
     "confidence": "confidence",
     "label": "the right label",
+    "answer": "the right answer",
     "count": "the count",
     "choice": "the choice",
     "format": "format",

@@ -177,7 +177,7 @@ class Trainer:
     def grade(
         self, numbers: Sequence[int], prompts: Sequence[Prompt], rollout: Rollout
     ) -> tuple[list[Group], dict[str, float]]:
-        texts = self.job.processor.tokenizer.batch_decode(rollout.completions, skip_special_tokens=True)
+        texts = tokenizer_of(self.job.processor).batch_decode(rollout.completions, skip_special_tokens=True)
         each = self.params.num_generations
         questions = [self.job.train[number] for number in numbers for _ in range(each)]
         rewards, metrics = grade(self.job.grader, texts, questions)

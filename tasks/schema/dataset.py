@@ -118,6 +118,39 @@ class HfFiles(Section):
     box_format: Literal["xywh", "xyxy"] = "xywh"
 
 
+class Gsm8kFiles(Section):
+    """GSM8K's train.jsonl or test.jsonl."""
+
+    rows: str
+
+
+class SvampFiles(Section):
+    """SVAMP.json, or a part of it. Of the equation becomes a chain, or a program."""
+
+    rows: str
+    task: Literal["maths", "program"] = "maths"
+
+
+class MathqaFiles(Section):
+    """MathQA's train.json, dev.json or test.json; the answer is the letter, or the number that it stands for."""
+
+    rows: str
+    answers: Literal["choice", "numeric"] = "choice"
+
+
+class ReftFiles(Section):
+    """A file of mwp_ReFT's data/: *_nl.json (maths), *_python_sdp.json (program) or *_test_set.json (either)."""
+
+    rows: str
+    task: Literal["maths", "program"] = "maths"
+
+
+class ProblemsFiles(Section):
+    """Our own problems in words, one a line, as `tasks.data.sources.problems` describes them."""
+
+    rows: str
+
+
 Files = TypeVar("Files", bound=Section)
 
 
@@ -193,7 +226,28 @@ class HfDataset(_Splits[HfFiles]):
     source: Literal["hf"]
 
 
+class Gsm8kDataset(_Splits[Gsm8kFiles]):
+    source: Literal["gsm8k"]
+
+
+class SvampDataset(_Splits[SvampFiles]):
+    source: Literal["svamp"]
+
+
+class MathqaDataset(_Splits[MathqaFiles]):
+    source: Literal["mathqa"]
+
+
+class ReftDataset(_Splits[ReftFiles]):
+    source: Literal["reft"]
+
+
+class ProblemsDataset(_Splits[ProblemsFiles]):
+    source: Literal["problems"]
+
+
 FileDataset = (
     CocoDataset | LvisDataset | VocDataset | YoloDataset | FolderDataset | FlowersDataset | PetsDataset
     | AircraftDataset | CarsDataset | LisaDataset | RowsDataset | JsonlDataset | HfDataset
+    | Gsm8kDataset | SvampDataset | MathqaDataset | ReftDataset | ProblemsDataset
 )  # fmt: skip

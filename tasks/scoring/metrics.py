@@ -4,6 +4,7 @@ METRICS names those that a table shows, with their headings; OPTIONAL ones only 
 answers count: as a wrong label, as IoU 0.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -22,6 +23,9 @@ METRICS = {
         "accuracy_per_class": "Mean over classes",
     },
     "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
+    "maths": {"accuracy": "Accuracy"},
+    "program": {"accuracy": "Accuracy"},
+    "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
 }
 OPTIONAL = {"ap_base", "ap_novel"}  # open vocabulary
 
@@ -33,8 +37,8 @@ def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> 
     """
     names = dict.fromkeys(name for row in rows for name in row["sub_rewards"])
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
-    for task in tasks_of(rows):
-        found |= SCORES[task]([row for row in rows if row["task"] == task])
+    for score in dict.fromkeys(SCORES[task] for task in tasks_of(rows)):
+        found |= score([row for row in rows if SCORES[row["task"]] is score])
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
     return found
@@ -90,6 +94,21 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     }
 
 
+def answers(rows: Sequence[Mapping]) -> dict[str, float]:
+    """Maths and programs: the share of right numbers and letters; a partial reward does not count."""
+    return {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+
+
+def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
+    """The share of questions whose right name comes first, among the first five, or anywhere."""
+    ranks = [row["rank"] or math.inf for row in rows]
+    return {
+        "top1": fmean(rank == 1 for rank in ranks),
+        "top5": fmean(rank <= 5 for rank in ranks),
+        "top_max": fmean(rank < math.inf for rank in ranks),
+    }
+
+
 def base_and_novel(ap_by_category: Mapping[str, float], base: Sequence[str]) -> dict[str, float]:
     """Open vocabulary: {"ap_base", "ap_novel"}, means over the categories trained on and over the others; their mean
     over all is `ap`. One that no tested category belongs to is left out.
@@ -105,4 +124,11 @@ def _shared(a: Box, b: Box) -> float:
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
-SCORES = {"detection": detection, "classification": classification, "grounding": grounding}
+SCORES = {
+    "detection": detection,
+    "classification": classification,
+    "grounding": grounding,
+    "maths": answers,
+    "program": answers,
+    "ranking": ranking,
+}

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: a reader for each `dataset.source`."""
+"""Where labelled pictures and problems in words come from: a reader for each `dataset.source`."""
 
 from tasks.data.drafts import Reader
 from tasks.data.sources.coco import read_coco, read_lvis
@@ -6,6 +6,8 @@ from tasks.data.sources.folders import read_folder
 from tasks.data.sources.jsonl import read_jsonl_rows
 from tasks.data.sources.lisa import read_lisa
 from tasks.data.sources.lists import read_aircraft, read_cars, read_flowers, read_pets
+from tasks.data.sources.maths import read_mathqa, read_reft, read_svamp
+from tasks.data.sources.problems import read_gsm8k, read_problems
 from tasks.data.sources.rows import read_hf, read_visual_rft
 from tasks.data.sources.voc import read_voc
 from tasks.data.sources.yolo import read_yolo
@@ -24,4 +26,9 @@ READERS: dict[str, Reader] = {
     "visual_rft": read_visual_rft,
     "jsonl": read_jsonl_rows,
     "hf": read_hf,
+    "gsm8k": read_gsm8k,
+    "svamp": read_svamp,
+    "mathqa": read_mathqa,
+    "reft": read_reft,
+    "problems": read_problems,
 }

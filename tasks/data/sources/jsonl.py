@@ -14,11 +14,11 @@ A line with an unknown key is put aside, since a typo would otherwise hide label
 
 from pathlib import Path
 
-from tasks.data.drafts import Draft, Reading, Region, existing, parse_json, short, text_fault
+from tasks.data.drafts import Draft, Reading, Region, existing, short, text_fault
 from tasks.data.records import DataError
+from tasks.data.sources.lines import lines, parse_line
 from tasks.schema.dataset import JsonlFiles
 
-MAX_LINE = 4_000_000  # bytes
 LISTS = ("objects", "referring", "ignore", "negative", "not_exhaustive")
 KEYS = {"image", "label", "unit", "size", *LISTS}
 UNITS = {"pixels": None, "thousandths": 1000.0}
@@ -65,36 +65,14 @@ def _draft(row: object, path: Path, line: int) -> Draft:
     )  # fmt: skip
 
 
-def _parse(raw: bytes, path: Path, line: int) -> Draft:
-    if len(raw) > MAX_LINE:
-        raise ValueError(f"line over {MAX_LINE} bytes: it begins {short(raw[:40])}")
-    try:
-        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error}") from None
-    try:
-        row = parse_json(text)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
-    return _draft(row, path, line)
-
-
 def read_jsonl_rows(files: JsonlFiles, scratch: Path) -> Reading:
     path = existing(Path(files.rows), "file", "give the .jsonl as `rows`")
     reading = Reading(existing(Path(files.images), "folder", "give the folder of the pictures as `images`"))
-    with path.open("rb") as file:
-        line = 0
-        while raw := file.readline(MAX_LINE + 1):
-            line += 1
-            rest = raw
-            while len(rest) > MAX_LINE and not rest.endswith(b"\n"):  # the rest of a line that is too long
-                rest = file.readline(MAX_LINE + 1)
-            if not raw.strip():
-                continue
-            try:
-                reading.add(_parse(raw, path, line))
-            except ValueError as error:
-                reading.refuse(path, "image", f"line {line}", str(error), line)
+    for line, raw in lines(path):
+        try:
+            reading.add(_draft(parse_line(raw, line), path, line))
+        except ValueError as error:
+            reading.refuse(path, "image", f"line {line}", str(error), line)
     if not reading.read:
         raise DataError(f"{path}: no line with content; give one JSON object a picture")
     return reading

@@ -1,0 +1,62 @@
+"""Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '-0.5', '3 million'.
+
+One number and nothing else: a list, a sentence or a second number is none. NaN, infinity, True, 1e999 and ten thousand
+digits are none either. The grammar is a regular expression on a text that is capped first; nothing is evaluated.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+MAX_CHARACTERS = 80
+SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"  # 1,234 or 1234, never 1,2,3
+CURRENCY = r"(?:(?:US|rs\s?\.?)?\s?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?)"
+NUMBER = re.compile(
+    rf"(?P<sign>[-+\u2212]?)\s?{CURRENCY}?\s?(?P<sign2>[-+\u2212]?)"
+    rf"(?:(?P<whole>{DIGITS})\s(?=[0-9]+\s?/))?"
+    rf"(?P<number>{DIGITS}(?:\.[0-9]++)?|\.[0-9]++)(?P<exponent>[eE][-+]?[0-9]{{1,3}})?"
+    rf"(?:\s?/\s?(?P<below>{DIGITS}(?:\.[0-9]++)?))?"
+    r"\s?(?P<percent>%|percent\b|per cent\b)?"
+    r"\s?(?P<unit>[A-Za-z\u00b0$\u20ac\u00a3][A-Za-z\u00b0\u00b2\u00b3 ./'^()-]*)?\.?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A finite number. Of '25%', `value` is 25 and `percent` true: it is met by 25, and by 0.25."""
+
+    value: float
+    percent: bool = False
+
+    @property
+    def readings(self) -> tuple[float, ...]:
+        return (self.value, self.value / 100) if self.percent else (self.value,)
+
+
+def parse_number(text: str) -> Quantity | None:
+    """The number that a text is, its currency and unit aside; None where it is none. Units are not compared."""
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS or not (found := NUMBER.fullmatch(text)):
+        return None
+    if found["sign"] and found["sign2"]:
+        return None
+    value = float(found["number"].replace(",", "") + (found["exponent"] or ""))
+    if found["below"] is not None:
+        below = float(found["below"].replace(",", ""))
+        if below == 0:
+            return None
+        value /= below
+    if found["whole"] is not None:
+        value += float(found["whole"].replace(",", ""))
+    value *= SCALES.get((found["unit"] or "").split(" ")[0].lower(), 1.0)
+    if not math.isfinite(value):
+        return None
+    negative = (found["sign"] or found["sign2"]) in ("-", "\u2212")
+    return Quantity(-value if negative else value, found["percent"] is not None)
+
+
+def plain(value: float) -> str:
+    """The shortest text of a number: '7' for 7.0."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)

@@ -1,0 +1,89 @@
+"""Problems in words, UTF-8, one a line: our own rows, and GSM8K's.
+
+    {"question": "Ann has three sevens ...", "answer": "7",       the answer may be a JSON number
+     "chains": ["3 + 4 = 7"], "category": "sums", "task": "maths"}   these three are optional
+
+`task` is maths (a number, or a letter of multiple choice; the default), program or ranking. `chains` are worked
+solutions for SFT: of a program, programs that define `solution()`. The answer of a ranking is the right name, or a list
+of names that begins with it: SFT is taught to state the others after it.
+
+    {"question": "...", "answer": "She sold 48/2 = <<48/2=24>>24 clips.\n#### 24"}       GSM8K (arXiv 2110.14168)
+
+A line with an unknown key is put aside, since a typo would otherwise hide chains.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from tasks.data.drafts import Draft, Reading, existing, short, text_fault
+from tasks.data.records import DataError, Problem, TextTask
+from tasks.data.sources.lines import lines, parse_line
+from tasks.schema.dataset import Gsm8kFiles, ProblemsFiles
+
+KEYS = {"question", "answer", "chains", "category", "task"}
+CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's marks: '48/2 = <<48/2=24>>24'
+
+
+def answer_text(value: object) -> str:
+    """An answer as text: a number without '.0', names joined; ValueError with the reason where it is none."""
+    if isinstance(value, list) and value and not any(map(text_fault, value)):
+        return ", ".join(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"answer is neither text nor a number: {short(value)}")
+    return value.strip()
+
+
+def _object(row: object) -> dict:
+    if not isinstance(row, dict):
+        raise ValueError(f"not a JSON object: {short(row)}")
+    if missing := sorted({"question", "answer"} - row.keys()):
+        raise ValueError(f"no key: {missing[0]!r}")
+    return row
+
+
+def _own(row: object) -> Problem:
+    row = _object(row)
+    if unknown := sorted(row.keys() - KEYS):
+        raise ValueError(f"unknown key: {short(unknown[0])}; known are {', '.join(sorted(KEYS))}")
+    task, chains, category = row.get("task", "maths"), row.get("chains", []), row.get("category")
+    if task not in get_args(TextTask):
+        raise ValueError(f"task is none of {', '.join(get_args(TextTask))}: {short(task)}")
+    if not isinstance(chains, list):
+        raise ValueError(f"chains is not a list: {short(chains)}")
+    if category is not None and (fault := text_fault(category)):
+        raise ValueError(fault)
+    return Problem(task, row["question"], answer_text(row["answer"]), tuple(chains), category)
+
+
+def _gsm8k(row: object) -> Problem:
+    row = _object(row)
+    chain, mark, answer = row["answer"].rpartition("####") if isinstance(row["answer"], str) else ("", "", "")
+    if not mark:
+        raise ValueError(f"no '####' before the answer: {short(row['answer'])}")
+    chain = CALCULATOR.sub("", chain).strip()
+    return Problem("maths", row["question"], answer_text(answer), (chain,) if chain else ())
+
+
+def _read(rows: str, problem_of: Callable[[object], Problem]) -> Reading:
+    path = existing(Path(rows), "file", "give the .jsonl as `rows`")
+    reading = Reading(path.parent)
+    for line, raw in lines(path):
+        try:
+            reading.add(Draft(f"line {line}", None, str(path), line, problem=problem_of(parse_line(raw, line))))
+        except ValueError as error:
+            reading.refuse(path, "problem", f"line {line}", str(error), line)
+    if not reading.read:
+        raise DataError(f"{path}: no line with content; give one JSON object a problem")
+    return reading
+
+
+def read_problems(files: ProblemsFiles, scratch: Path) -> Reading:
+    return _read(files.rows, _own)
+
+
+def read_gsm8k(files: Gsm8kFiles, scratch: Path) -> Reading:
+    return _read(files.rows, _gsm8k)

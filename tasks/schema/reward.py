@@ -1,0 +1,129 @@
+"""The section `reward` of `params.yaml`: a rubric for each task."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.schema.base import Count, NonNegative, Positive, Section, Share
+
+
+class Rubric(Section):
+    """Weights of a task's graders, normalised to sum 1: 0 shows a grader and pays nothing, null leaves it out.
+
+    `length` is 1 up to `max_characters` of completion and 0 from twice as many.
+    """
+
+    format: NonNegative
+    length: NonNegative | None = None
+    max_characters: Count = 2000
+
+    GRADERS: ClassVar[tuple[str, ...]]  # in the order in which they are shown
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{name: weight} of the graders that are not left out."""
+        return {name: weight for name in self.GRADERS if (weight := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _some_weight(self):
+        if sum(self.weights.values()) <= 0:
+            raise ValueError(f"at least one of {', '.join(self.GRADERS)} must be above 0")
+        return self
+
+
+class DetectionReward(Rubric):
+    """`iou_threshold` is the least overlap of a match (exclusive)."""
+
+    iou: NonNegative
+    confidence: NonNegative
+    iou_threshold: Share
+
+    GRADERS = ("iou", "confidence", "format", "length")
+
+
+class ClassificationReward(Rubric):
+    """`label` is strict equality; `count` is for labels that are numbers, `choice` for letters of multiple choice.
+
+    `aliases`: {label: other spellings that count as it}.
+    """
+
+    label: NonNegative
+    count: NonNegative | None = None
+    choice: NonNegative | None = None
+    aliases: dict[str, list[str]] = Field(default_factory=dict)
+
+    GRADERS = ("label", "count", "choice", "format", "length")
+
+
+class GroundingReward(Rubric):
+    """`giou` is GIoU scaled to 0..1: it pays a part for a box that is near the right one.
+
+    It also pays about 0.5 for the whole picture, more than a model that is less than half sure gets for its best guess
+    (`benchmarks/hack_search.py`), so `iou` is the default.
+    """
+
+    iou: NonNegative
+    giou: NonNegative | None = None
+
+    GRADERS = ("iou", "giou", "format", "length")
+
+
+class AnswerReward(Rubric):
+    """`answer` is 1 for the right number or letter, `partial` for another number (ReFT: 0.1), never for another letter,
+    else 0. A whole gold number is met within `absolute_tolerance`, any other within the share `relative_tolerance`.
+    """
+
+    answer: NonNegative
+    partial: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    absolute_tolerance: NonNegative = 0.01
+    relative_tolerance: Share = 1e-4
+
+    GRADERS = ("answer", "format", "length")
+
+
+class MathsReward(AnswerReward):
+    """`form`: where the answer stands: inside `<answer>`, or after the last 'Therefore, the answer is:' or '####'. With
+    `check_steps` a right answer earns nothing after an equation that does not hold.
+    """
+
+    form: Literal["tags", "sentence"] = "tags"
+    check_steps: bool = False
+
+
+class ProgramReward(AnswerReward):
+    """A program may take `seconds` and `memory_mb` in the sandbox."""
+
+    seconds: Positive = 2.0
+    memory_mb: Annotated[int, Field(ge=64)] = 512
+
+
+class RankingReward(Rubric):
+    """`answer` is scores[rank - 1] of the right name, `later` for a rank beyond, 0 where it is not in the list. A list
+    of more than `max_names` earns nothing. `aliases`: {name: other names that count as it}.
+    """
+
+    answer: NonNegative
+    scores: Annotated[list[Share], Field(min_length=1)] = Field(default=[1.0, 0.7, 0.5, 0.3, 0.2])
+    later: Share = 0.1
+    max_names: Count = 10
+    aliases: dict[str, list[str]] = Field(default_factory=dict)
+
+    GRADERS = ("answer", "format", "length")
+
+    @model_validator(mode="after")
+    def _earlier_is_better(self):
+        scale = [*self.scores, self.later]
+        if scale != sorted(scale, reverse=True):
+            raise ValueError(f"scores, then later, must not rise with the rank: {scale}")
+        return self
+
+
+class Reward(Section):
+    """A rubric for each task that is graded."""
+
+    detection: DetectionReward | None = None
+    classification: ClassificationReward | None = None
+    grounding: GroundingReward | None = None
+    maths: MathsReward | None = None
+    program: ProgramReward | None = None
+    ranking: RankingReward | None = None
