@@ -17,6 +17,7 @@ from pathlib import Path
 from tasks.data.questions import ask
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
+from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
 from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
@@ -81,7 +82,9 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
     grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
-    rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
+    grades = grade_all(grader, completions, questions)
+    stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
+    rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]
     out.mkdir(parents=True, exist_ok=True)
     if existence is None:
         (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")

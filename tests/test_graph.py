@@ -148,7 +148,7 @@ FORBIDDEN = {
     "tasks/rl": {"tasks.scoring"},
 }
 ONLY_IN = {"prefect": {"tasks/stage.py"}, "mlflow": {VIEW}}
-OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.params")
+OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.params", "tasks.jobs")
 
 
 def python_files(folder: str) -> list[Path]:
@@ -168,7 +168,7 @@ def test_prefect_and_mlflow_are_imported_in_one_place_of_tasks(package):
     assert {str(file.relative_to(ROOT)) for file in users} == ONLY_IN[package]
 
 
-def test_flows_use_of_tasks_only_the_stage_and_the_params():
+def test_flows_use_of_tasks_only_the_stage_the_params_and_jobs():
     for file in python_files("flows"):
         for name in imports(file):
             allowed = name.startswith(OF_TASKS_IN_FLOWS)

@@ -88,7 +88,7 @@ def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):
 def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
     layer = torch.nn.Linear(1, 1, bias=False)
     rewards = iter([0.1, 0.5, 0.3, 0.2])
-    validation = Validation("test", lambda model: next(rewards), every=1, patience=2)
+    validation = Validation("test", lambda model: {"reward": next(rewards)}, every=1, patience=2)
     state, control = TrainerState(max_steps=10), TrainerControl()
     validation.on_train_begin(None, state, control, model=layer)
     for step in (1, 2, 3):
@@ -103,7 +103,7 @@ def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
 
 def validation_of(rewards: list[float], **kwargs) -> tuple[Validation, TrainerState, TrainerControl]:
     given = iter(rewards)
-    validation = Validation("test", lambda model: next(given), every=2, **kwargs)
+    validation = Validation("test", lambda model: {"reward": next(given)}, every=2, **kwargs)
     state, control = TrainerState(max_steps=10), TrainerControl()
     validation.on_train_begin(None, state, control, model=torch.nn.Linear(1, 1))
     return validation, state, control
