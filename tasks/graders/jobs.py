@@ -135,7 +135,7 @@ def why_down(grade: OpenAIGrade) -> str | None:
 def job_metrics(completions: Sequence[str], grades: Sequence[OpenAIGrade]) -> dict[str, float]:
     """What the documented events tell of a step beside its rewards: `num_graded`; `unresponsive`, the share without any
     output; of each grader by name its `errors/<name>/<kind>` (counts), `latency/<name>` (mean seconds) and, of judges,
-    `usage/<name>/<tokens>` (sums). What goes wrong beside the graders, in the formula or the output, is `beside/<kind>`.
+    `usage/<name>/<tokens>` (sums); `beside/<kind>` of what goes wrong in the formula, or with the output itself.
     """
     found: Counter = Counter()
     for grade in grades:
