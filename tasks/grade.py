@@ -12,18 +12,26 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
 
 from tasks.data.questions import ask
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
-from tasks.models.coordinates import Coordinates
+from tasks.graders.rubric import same_answer
+from tasks.models.coordinates import Coordinates, Grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.params import Params, load_params
 from tasks.scoring.metrics import task_metrics, tasks_of
+from tasks.scoring.votes import majority
+
+VOTED = ("maths", "program")
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
@@ -76,20 +84,26 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     limit = json.loads(existence.read_text()) if mode == "model" and existence else None
     everything = test_questions(pool, mode)
     questions = [q for q in everything if is_asked(q, limit)]
-    processor = load_processor(params.model, model)
+    processor, policy = load_processor(params.model, model), load_model(params.model, model)
     completions = answer(
-        load_model(params.model, model), processor, params.prompt, questions, pool, params.grade.batch_size,
+        policy, processor, params.prompt, questions, pool, params.grade.batch_size,
         params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
     grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
     grades = grade_all(grader, completions, questions)
     stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
     rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]
+    if params.grade.samples:
+        voters = {n: q for n, q in enumerate(questions) if q.task in VOTED}
+        votes = vote(params, policy, processor, list(voters.values()), pool, grader)
+        for n, counted in zip(voters, votes, strict=True):
+            rows[n] |= counted
     out.mkdir(parents=True, exist_ok=True)
     if existence is None:
         (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")
     if mode == "model":
-        rows = limited(everything, rows, limit or seen(rows), grader)
+        answered = dict(zip(questions, rows, strict=True))
+        rows = limited(everything, answered, limit or seen(rows), grader)
     write_jsonl(out / "predictions.jsonl", rows)
     return {
         "tasks": tasks_of(rows),
@@ -103,13 +117,35 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     }
 
 
-def limited(everything: list[Question], rows: list[dict], existence: dict, grader: Callable) -> list[dict]:
+def vote(
+    params: Params, model: PreTrainedModel, processor: ProcessorMixin, questions: list[Question], pool: Path,
+    grader: Grader,
+) -> list[dict]:  # fmt: skip
+    """For each problem {"right": one a sample, "vote": what the majority states, "vote_right"}."""
+    num, options = params.grade.samples, params.grade
+    torch.manual_seed(0)
+    texts = answer(
+        model, processor, params.prompt, [q for q in questions for _ in range(num)], pool, options.batch_size,
+        options.max_new_tokens, progress="samples", temperature=options.temperature,
+    )  # fmt: skip
+    counted = []
+    for n, question in enumerate(questions):
+        grades = [grader(text, question) for text in texts[n * num : (n + 1) * num]]
+        winner = majority(grades, partial(same_answer, rubric=getattr(params.reward, question.task)))
+        right = [grade.sub_rewards["answer"] == 1 for grade in grades]
+        won = winner is not None and winner.sub_rewards["answer"] == 1
+        counted.append({"right": right, "vote": winner.label if winner else None, "vote_right": won})
+    return counted
+
+
+def limited(
+    everything: list[Question], answered: dict[Question, dict], existence: dict, grader: Callable
+) -> list[dict]:
     """The rows of what is asked, and one worth nothing for each object that is not asked for."""
-    answered = {(row["record_id"], row["task"], row["asked"]): row for row in rows}
     kept = []
     for q in everything:
         if is_asked(q, existence):
-            kept.append(answered[q.record_id, q.task, q.asked])
+            kept.append(answered[q])
         elif q.boxes:
             kept.append(prediction(q, "", grader("", q)) | {"failure": Failure.NOT_ASKED})
     return kept

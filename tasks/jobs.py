@@ -209,7 +209,11 @@ def _plan_training(made: Plan, asked: Hyperparameters, base: Params, num_train: 
     made.say(
         "eval_interval", asked.eval_interval, f"validation every {every} steps, {NUM_CHECKPOINTS} checkpoints kept"
     )
-    how = "1 greedy answer a row" if samples == 1 else f"{samples} answers a row, sampled at temperature 1"
+    how = (
+        "1 greedy answer a row"
+        if samples == 1
+        else f"{samples} answers a row, sampled at temperature {base.grade.temperature:g}"
+    )
     made.say("eval_samples", asked.eval_samples, f"validation on {how}")
     made.say("reasoning_effort", asked.reasoning_effort, f"at most {budget} tokens a completion, thinking included")
     made.sections["rft"] = {

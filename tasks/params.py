@@ -26,7 +26,7 @@ from tasks.schema.reward import (
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
 __all__ += ["JobReward", "RankingReward", "Reward"]
 
-ALGORITHMS = ("grpo", "ppo")
+ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 WORD_TASKS = ("stories", "programs", "cases")
 
@@ -161,6 +161,16 @@ class Ppo(Section):
     minibatches: Count
 
 
+class SelfTraining(Section):
+    """ReFT's baselines. `offline_st` draws `samples` answers to each question and keeps `most_chains` different right
+    ones; it is trained on `batch_size` answers a step.
+    """
+
+    samples: Count
+    most_chains: Count
+    batch_size: Count
+
+
 class Rft(Section):
     """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
@@ -189,6 +199,7 @@ class Rft(Section):
     patience: Count
     num_checkpoints: Count = 1
     ppo: Ppo
+    self_training: SelfTraining
 
     @model_validator(mode="after")
     def _rises_before_it_falls(self):
@@ -199,15 +210,17 @@ class Rft(Section):
 
 class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
-    those of which the base model states a box (`model`, as published: it caps every policy's recall).
-
-    Validation grades `val_samples` answers to each question: one is greedy, several are sampled at temperature 1.
+    those of which the base model states a box (`model`, as published: it caps every policy's recall). Of a maths or
+    program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k. Validation
+    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`.
     """
 
     existence: Literal["ground_truth", "all", "model"]
     batch_size: Count
     max_new_tokens: Count
     val_samples: Count = 1
+    samples: Annotated[int, Field(ge=0)] = 0
+    temperature: Positive = 1.0
 
 
 class Grid(Section):
@@ -230,10 +243,13 @@ class Grid(Section):
 
 
 class Report(Section):
-    """`resamples` of the bootstrap; `confidence` of the intervals."""
+    """`resamples` of the bootstrap; `confidence` of the intervals. A study that can well miss a difference in mean
+    reward of `relevant_difference` has too little data to say that none is shown.
+    """
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    relevant_difference: Annotated[float, Field(gt=0, lt=1)] = 0.05
     num_pictures: Count
 
 
@@ -253,14 +269,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _engine_has_the_algorithms(self):
-        if self.rft.engine == "trl" and "ppo" in self.grid.algorithm:
-            raise ValueError("rft.engine trl has no ppo: take rft.engine kshot, or grid.algorithm [grpo]")
+        if self.rft.engine == "trl" and (ours := [a for a in self.grid.algorithm if a in ("ppo", "online_st")]):
+            raise ValueError(f"rft.engine trl has no {ours[0]}: take rft.engine kshot, or grid.algorithm [grpo]")
         return self
 
     @model_validator(mode="after")
     def _max_kl_has_a_reference(self):
         betas = {"grpo": ("rft.beta", self.rft.beta), "ppo": ("rft.ppo.beta", self.rft.ppo.beta)}
-        for name, beta in (betas[algorithm] for algorithm in self.grid.algorithm):
+        for name, beta in (betas[algorithm] for algorithm in self.grid.algorithm if algorithm in betas):
             if self.rft.max_kl is not None and not beta:
                 raise ValueError(f"rft.max_kl needs {name} above 0: without, there is no reference to be far from")
         return self

@@ -2,21 +2,26 @@
 
     python -m tasks.report --grades grades --policies policies --pool data/pool --out report
 
-report.html (self-contained), report.md with figures/*.png, metrics.json (for `dvc metrics`), summary.txt (a terminal).
+report.html (self-contained), report.md with figures/*.png (and *.pdf for papers), results.csv and results.tex,
+metrics.json (for `dvc metrics`), summary.txt (a terminal).
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from markupsafe import escape
+from matplotlib.figure import Figure
+
 from tasks.params import Params, load_params
-from tasks.reporting import figures, page, pictures
+from tasks.reporting import cases, figures, page, pictures, tables
 from tasks.reporting.compare import Comparison, as_metrics, compare
-from tasks.reporting.page import Cell, Plot
+from tasks.reporting.page import Cell, Panels, Plot
 from tasks.reporting.selection import Outcome, select
 from tasks.reporting.study import Study, read_study
-from tasks.reporting.theme import DARK, LIGHT
 from tasks.reporting.words import name, summary
+
+NUM_IN_MARKDOWN = 2  # cases of each outcome, at the largest k
 
 
 def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) -> dict:
@@ -26,64 +31,90 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     """
     study = read_study(params.grid, grades, policies)
     comparisons = compare(study, params.report)
-    plots = _plots(params, study, comparisons)
-    outcomes = [(outcome, _cells(outcome, params, pool)) for outcome in _outcomes(params, study)]
+    drawn, quantities = _figures(params, study, comparisons), figures.recorded(study)
+    training = [Panels(q.heading, tuple(_panel(study, k, q) for k in study.ks)) for q in quantities]
+    seed, num = params.grid.seed[0], params.report.num_pictures
+    outcomes = [outcome for k in study.ks for outcome in select(study, k, seed, num)]
+    cells = [(o, _cells(o, params, pool)) for o in outcomes if o.k == study.ks[-1]]
     command = f"python -m tasks.report --grades {grades} --policies {policies} --pool {pool} --out {out}"
-    shown = page.context(params, study, comparisons, plots, outcomes, command)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (out / "figures").glob("*.png"):
-        old.unlink()
-    for file, png in [(p.file, p.light) for p in plots.values()] + [(c.file, c.png) for _, cs in outcomes for c in cs]:
-        (out / file).write_bytes(png)
+    plots = {file: _plot(params, file, alt, figure) for file, (alt, figure) in drawn.items()}
+    shown = page.context(
+        params, study, comparisons, plots, training, outcomes, cases.views(outcomes, pool), cells, pool, command
+    )
     metrics = as_metrics(comparisons)
     texts = {
         "report.html": page.render("report.html.j2", shown),
         "report.md": page.render("report.md.j2", shown),
+        "results.csv": tables.results(study, comparisons).to_csv(index=False),
+        "results.tex": tables.latex(study, comparisons),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "summary.txt": summary(shown["headlines"], comparisons, params.report.confidence, study)
         + f"\n\n{out / 'report.html'}\n",
     }
+    _write_figures(out, {file: figure for file, (_, figure) in drawn.items()}, [c for _, some in cells for c in some])
     for file, text in texts.items():
         (out / file).write_text(text, encoding="utf-8")
     return metrics
 
 
-def _plots(params: Params, study: Study, comparisons: tuple[Comparison, ...]) -> dict[str, Plot]:
+def _figures(params: Params, study: Study, comparisons: tuple[Comparison, ...]) -> dict[str, tuple[str, Figure]]:
+    """{name: (what it shows, the figure)}, those that the study has."""
     algorithms, confidence = params.grid.algorithm, params.report.confidence
     policies = ", ".join(map(name, ["base", *params.grid.policy]))
-    over_k, curves = (
-        [figures.score_over_k(comparisons, algorithms, confidence, theme) for theme in (LIGHT, DARK)],
-        [figures.curves(study, theme) for theme in (LIGHT, DARK)],
-    )
-    return {
-        "score_over_k": Plot("figures/score_over_k.png", f"Mean reward of {policies} over k, with intervals", *over_k),
-        "curves": Plot("figures/curves.png", "Training and validation reward over steps, by policy and k", *curves),
+    found = {
+        "score_over_k": (
+            f"Mean reward of {policies} over k, with intervals",
+            figures.score_over_k(comparisons, algorithms, confidence),
+        ),
+        "difference_over_k": (
+            f"Reward of {', '.join(map(name, algorithms))} minus that of SFT over k, with intervals",
+            figures.difference_over_k(comparisons, algorithms, confidence),
+        ),
     }
+    if len(study.tasks) > 1:
+        at = f"{policies} on every metric of every task, at k = {study.ks[-1]}"
+        found["radar"] = (at, figures.radar(study, comparisons[-1]))
+    if quantities := figures.recorded(study):
+        told = ", ".join(quantity.heading.lower() for quantity in quantities)
+        found["curves"] = (f"Training over steps, by policy and k: {told}", figures.curves(study, quantities))
+    return found
 
 
-def _outcomes(params: Params, study: Study) -> tuple[Outcome, ...]:
-    return select(
-        study,
-        algorithm=params.grid.algorithm[0],
-        k=study.ks[-1],
-        seed=params.grid.seed[0],
-        num=params.report.num_pictures,
-    )
+def _plot(params: Params, file: str, alt: str, figure: Figure) -> Plot:
+    return Plot(f"figures/{file}.png", alt, figures.inline(figure, escape(alt), params.grid.algorithm))
+
+
+def _panel(study: Study, k: int, quantity: figures.Quantity) -> Plot:
+    alt = f"{quantity.heading} over steps at k = {k}, a line a seed and their mean"
+    return Plot("", alt, figures.inline(figures.panel(study, k, quantity), escape(alt), study.grid.algorithm))
 
 
 def _cells(outcome: Outcome, params: Params, pool: Path) -> list[Cell]:
     """Problems in words have none."""
     rft = name(params.grid.algorithm[0])
     cells = []
-    for number, pair in enumerate((p for p in outcome.shown if p.sft.image is not None), start=1):
+    with_picture = [case for case in outcome.shown if case.sft.image is not None]
+    for number, case in enumerate(with_picture[:NUM_IN_MARKDOWN], start=1):
         layers = (
-            pictures.gold_layer(pair.sft.gold),
-            pictures.sft_layer(pair.sft.boxes, pair.sft.confidences),
-            pictures.rft_layer(rft, pair.rft.boxes, pair.rft.confidences),
+            pictures.gold_layer(case.sft.gold),
+            pictures.sft_layer(case.sft.boxes, case.sft.confidences),
+            pictures.rft_layer(rft, case.rft.boxes, case.rft.confidences),
         )
-        png = pictures.draw(pool / pair.sft.image, layers)
-        cells.append(Cell(pair, f"figures/{outcome.name}_{number}.png", png))
+        png = pictures.draw(pool / case.sft.image, layers)
+        cells.append(Cell(case, f"figures/{outcome.name}_{number}.png", png))
     return cells
+
+
+def _write_figures(out: Path, drawn: dict[str, Figure], cells: list[Cell]) -> None:
+    """In the place of those of an earlier report."""
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for old in (out / "figures").iterdir():
+        old.unlink()
+    for file, figure in drawn.items():
+        for form in ("png", "pdf"):
+            (out / "figures" / f"{file}.{form}").write_bytes(figures.save(figure, form))
+    for cell in cells:
+        (out / cell.file).write_bytes(cell.png)
 
 
 def main() -> None:

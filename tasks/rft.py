@@ -2,9 +2,9 @@
 
 `python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0
 --out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
-2401.08967), by our engine `kshot` or by TRL's. The reward is the grader of `tasks.graders`, which validation and
-grading use too; training stops early and keeps the best weights by it on val. SIGTERM or the file .rft/pause pauses a
-run of `kshot` (exit code 75); the same command goes on.
+2401.08967), by our engine `kshot` or by TRL's; or self-training, ReFT's baselines. The reward is the grader of
+`tasks.graders`, which validation and grading use too; training stops early and keeps the best weights by it on val.
+SIGTERM or the file .rft/pause pauses a run of `kshot` (exit code 75); the same command goes on.
 """
 
 import sys
@@ -15,7 +15,7 @@ from tasks.models import pause
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
-from tasks.rl import trainer, trl_grpo
+from tasks.rl import self_training, trainer, trl_grpo
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
 from tasks.sft import arguments
@@ -23,6 +23,9 @@ from tasks.sft import arguments
 ENGINES = {
     ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
     ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
+    ("kshot", "online_st"): self_training.online,
+    ("kshot", "offline_st"): self_training.offline,
+    ("trl", "offline_st"): self_training.offline,
     ("trl", "grpo"): trl_grpo.train,
 }
 
@@ -34,8 +37,6 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, ROOT)
-    if params.rft.engine == "kshot":  # TRL's has no checkpoints to go on from
-        pause.listen()
     try:
         model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
     except pause.Paused as paused:

@@ -10,19 +10,28 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTConfig, SFTTrainer
 
+from tasks.data.records import Question
 from tasks.models import preflight
 from tasks.models.budget import Budget
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
-from tasks.params import Params, Sft, load_params
+from tasks.params import Params, Rft, Sft, load_params
 
 OWN = "run.pt"  # what the Trainer knows nothing of
 
@@ -62,15 +71,25 @@ class Resuming(TrainerCallback):
 def train(job: Job, params: Sft, out: Path) -> None:
     """Supervised steps from the job's initial weights, or on from its checkpoint; writes the model folder `out`."""
     pairs = [(question, text) for question in job.train for text in job.coordinates.write(question)]
-    model, steps, job.budget = job.load(), params.num_steps(len(pairs)), Budget()
+    model, steps = job.load(), params.num_steps(len(pairs))
     if steps == 0:
         job.save(model, out, None, [])
         return
     if not pairs:
         raise ValueError(f"{job.slice / 'train.jsonl'}: no worked solution to teach; give `chains`, or 0 steps")
     preflight.check(job, model)
-    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     validation = job.validation(params.eval_steps)
+    logs = fit(job, model, pairs, params, steps, params.batch_size, validation)
+    job.save(model, out, validation, logs)
+
+
+def fit(
+    job: Job, model: PreTrainedModel, pairs: Sequence[tuple[Question, str]], params: Sft | Rft, steps: int,
+    batch_size: int, validation: Validation,
+) -> list[dict]:  # fmt: skip
+    """`steps` supervised batches of questions and answers, or on from the job's checkpoint; the metrics of each."""
+    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
+    job.budget = Budget()
     with tempfile.TemporaryDirectory() as scratch:
         options = job.trainer_options(params, steps, scratch)
         callbacks, begun = [validation], None
@@ -78,12 +97,12 @@ def train(job: Job, params: Sft, out: Path) -> None:
             resuming = Resuming(job, validation)
             callbacks, begun = [validation, resuming], resuming.begun()
             options |= {"save_strategy": "steps", "save_steps": params.eval_steps}
-        config = SFTConfig(**options, per_device_train_batch_size=params.batch_size, max_length=None)
+        config = SFTConfig(**options, per_device_train_batch_size=batch_size, max_length=None)
         trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
         job.budget.watch(model)
         trainer.train(resume_from_checkpoint=begun)
-    job.save(model, out, validation, curves(trainer.state.log_history))
+    return curves(trainer.state.log_history)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks import grade as stage
-from tasks.data.records import Object, Record, write_jsonl
+from tasks.data.records import Object, Question, Record, write_jsonl
 from tasks.graders.parse import format_answer
 from tasks.params import load_params
 
@@ -69,6 +69,13 @@ def test_the_base_model_decides_for_every_policy(run):
     assert missed == {("p", "dog"), ("q", "cat")}
     assert metrics["reward"] == pytest.approx((1 + 1 + 0 + 0) / 4)
     assert metrics["ap50"] == pytest.approx((51 / 101 + 0) / 2)  # the recall is capped by the base model
+
+
+def test_two_instructions_of_the_same_words_keep_their_own_rows():
+    twins = [Question("p", "p.png", "grounding", "the cat", (box,)) for box in (BOX, (60.0, 60.0, 90.0, 90.0))]
+    answered = {twins[0]: {"completion": "left"}, twins[1]: {"completion": "right"}}
+    kept = stage.limited(twins, answered, {"p": []}, grader=None)
+    assert [row["completion"] for row in kept] == ["left", "right"]
 
 
 def test_other_modes_do_not_read_the_map(run):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -118,8 +118,8 @@ class Question:
     boxes: tuple[Box, ...] = ()
     label: str | None = None
     thoughts: tuple[str, ...] = ("",)
-    turns: tuple[dict[str, str], ...] = ()
-    item: dict | None = None
+    turns: tuple[dict[str, str], ...] = field(default=(), hash=False)
+    item: dict | None = field(default=None, hash=False)
 
 
 def pixel_hash(image: Image.Image) -> str:

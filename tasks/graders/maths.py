@@ -21,11 +21,10 @@ Form = Literal["tags", "sentence"]
 LAST = "Therefore, the answer is:"
 MARK = re.compile(r"Therefore, the answer is:|####")
 VALUE = rf"[-+]?{DIGITS}(?:\.[0-9]++)?+"
-EQUATION = re.compile(
-    rf"(?<![\w.,/*+\u00d7\u00f7^-])(?<![*/+x\u00d7\u00f7^-] )({VALUE})\s?(\+|-|\*|/|//|x|\u00d7|\u00f7)\s?({VALUE})"
-    rf"\s?=\s?\$?({VALUE})(?![0-9.,]*[0-9]|\s?[-+*/x\u00d7\u00f7^%])",
-    re.ASCII,
-)
+SIGN = r"\s?(\+|-|\*|/|//|(?<=\s)x(?=\s)|\u00d7|\u00f7)\s?"
+WITHIN = r"(?<![\w.,/*+\u00d7\u00f7^-])(?<![0-9*/+x\u00d7\u00f7^-] )"  # not within a longer expression
+BEYOND = r"(?![0-9.,]*[0-9]|\s?[-+*/x\u00d7\u00f7^%]|\s(?:and\s)?[0-9])"
+EQUATION = re.compile(rf"{WITHIN}({VALUE}){SIGN}({VALUE})\s?=\s?\$?({VALUE}){BEYOND}", re.ASCII)
 ROUNDING = 0.01  # an equation of a chain may be rounded: 10 / 3 = 3.33
 
 

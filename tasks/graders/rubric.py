@@ -218,6 +218,14 @@ def _number_score(rubric: AnswerReward, stated: Quantity, gold: str) -> float:
     return 1.0 if right else rubric.partial
 
 
+def same_answer(one: str, other: str, rubric: AnswerReward) -> bool:
+    """Whether two stated answers are one: numbers within the tolerances, letters strictly."""
+    first, second = parse_number(one), parse_number(other)
+    if first is None or second is None:
+        return is_choice(one) and is_choice(other) and bool(choice_reward(one, other))
+    return same_number(first, second, rubric.absolute_tolerance, rubric.relative_tolerance)
+
+
 def _maths(rubric: MathsReward) -> Judge:
     def judge(completion: str, question: Question) -> Judged:
         gold, stated = _gold(question), parse_answer(completion, rubric.form)

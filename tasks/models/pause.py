@@ -4,6 +4,8 @@ with a checkpoint; the same command goes on from there.
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FILE = Path(".rft/pause")
@@ -16,9 +18,15 @@ class Paused(RuntimeError):
     """The run has a checkpoint and waits to be started again."""
 
 
-def listen() -> None:
-    """From now on SIGTERM asks for a pause instead of ending the process."""
-    signal.signal(signal.SIGTERM, lambda number, frame: _signalled.set())
+@contextmanager
+def listening() -> Iterator[None]:
+    """Inside, SIGTERM asks for a pause instead of ending the process."""
+    _signalled.clear()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: _signalled.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def requested() -> bool:

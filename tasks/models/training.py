@@ -98,7 +98,7 @@ class Job:
         """
         began, grade = time.perf_counter(), self.params.grade
         questions = [question for question in self.val for _ in range(grade.val_samples)]
-        temperature = 1.0 if grade.val_samples > 1 else 0.0
+        temperature = grade.temperature if grade.val_samples > 1 else 0.0
         with torch.random.fork_rng():  # the same draws at every validation, and after a checkpoint
             torch.manual_seed(self.seed)
             texts = answer(

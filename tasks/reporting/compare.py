@@ -1,43 +1,81 @@
 """Policies against each other at every k: scores, paired differences with intervals, the verdict in words.
 
-All statistics are those of `tasks.scoring.statistics`.
+All statistics are those of `tasks.scoring.statistics`. The verdict is on the mean reward, which is what RFT is trained
+on; intervals of AP stand beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from tasks.params import Report
 from tasks.reporting.study import Graded, Study
+from tasks.scoring.coco import match
+from tasks.scoring.resampling import Resampled, picture_means, resample_ap, resample_means
 from tasks.scoring.statistics import (
+    MIN_SEEDS,
     Interval,
-    PolicyScores,
     Verdict,
-    mean_interval,
-    paired_difference,
-    picture_means,
+    holm,
+    interval,
+    minimum_detectable,
+    p_value,
+    superiority,
+    variance,
     verdict,
 )
 
 
 @dataclass(frozen=True)
 class Score:
-    """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1."""
+    """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1.
+
+    `ap` holds the intervals of ap, ap50 and ap75; nothing where the study has no detection.
+    """
 
     policy: str
     num_seeds: int
     reward: Interval
     metrics: dict[str, float]
+    ap: dict[str, Interval]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean reward of `policy` minus that of `other`, paired by question and seed."""
+    """Mean reward of `policy` minus that of `other`, paired by question and seed.
+
+    `p` is of this k alone, as `interval` is; `p_holm`, which the verdict follows, is adjusted for the k's of the study.
+    """
 
     policy: str
     other: str
     interval: Interval
     verdict: Verdict
+    p: float
+    p_holm: float
+    by_seed: dict[int, float]  # the mean difference of each training seed
+    seed_share: float  # of the variance: what more seeds would take away; the rest, more pictures
+    detectable: float  # the true difference that such a study finds with a probability of 80%
+    superiority: float  # the probability that `policy` has the higher reward on a random question; ties count half
+    ap: dict[str, Interval]
+
+    @property
+    def why(self) -> str:
+        """What lacks where the verdict is 'too little data', and what these runs show; else nothing."""
+        if self.verdict != "too little data":
+            return ""
+        if len(self.by_seed) >= MIN_SEEDS:
+            more = "seeds" if self.seed_share > 0.5 else "test pictures"
+            return f"a true difference below {self.detectable:.3f} can go unnoticed: take more {more}"
+        one = len(self.by_seed) == 1
+        runs = {1: "this run is better", -1: "this run is worse"}[self._shown] if one and self._shown else ""
+        seeds = "1 seed" if one else f"{len(self.by_seed)} seeds"
+        return f"{runs}{runs and ' on such pictures, but '}{seeds} cannot speak for other runs: take {MIN_SEEDS}"
+
+    @property
+    def _shown(self) -> int:
+        """The sign of the interval, 0 where it holds 0."""
+        return (self.interval.low > 0) - (self.interval.high < 0)
 
 
 @dataclass(frozen=True)
@@ -55,37 +93,92 @@ class Comparison:
         return next(d for d in self.differences if (d.policy, d.other) == (policy, other))
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """A policy at one k, graded and resampled."""
+
+    graded: tuple[Graded, ...]
+    reward: Resampled
+    ap: dict[str, Resampled]
+
+
 def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
-    """One comparison for each k, ascending."""
-    options = {"resamples": settings.resamples, "confidence": settings.confidence}
+    """One comparison for each k, ascending. Holm's correction is over the k's, for each pair of policies apart."""
     pairs = [(a, "sft") for a in study.grid.algorithm] + [(p, "base") for p in study.grid.policy]
-    return tuple(_compare_at(study, k, pairs, options) for k in study.ks)
-
-
-def _compare_at(study: Study, k: int, pairs: list[tuple[str, str]], options: dict) -> Comparison:
-    grades = {policy: study.grades(policy, k) for policy in ("base", *study.grid.policy)}
-    values = {policy: _policy_scores(runs) for policy, runs in grades.items()}
-    scores = tuple(
-        Score(
-            policy=policy,
-            num_seeds=len(runs),
-            reward=mean_interval(values[policy], **options),
-            metrics={m: fmean(run.metrics[m] for run in runs) for m in study.headings},
+    base = _runs(study.grades("base", study.ks[0]), settings)
+    runs = {
+        k: {"base": base} | {policy: _runs(study.grades(policy, k), settings) for policy in study.grid.policy}
+        for k in study.ks
+    }
+    differences: dict[int, list[Difference]] = {k: [] for k in study.ks}
+    for pair in pairs:
+        raw = {k: p_value(runs[k][pair[0]].reward - runs[k][pair[1]].reward) for k in study.ks}
+        for k, adjusted in zip(study.ks, holm(list(raw.values())), strict=True):
+            differences[k].append(_difference(pair, runs[k], raw[k], adjusted, settings))
+    return tuple(
+        Comparison(
+            k, tuple(_score(p, runs[k][p], study.headings, settings.confidence) for p in runs[k]), tuple(differences[k])
         )
-        for policy, runs in grades.items()
+        for k in study.ks
     )
-    intervals = {(a, b): paired_difference(values[a], values[b], **options) for a, b in pairs}
-    return Comparison(k, scores, tuple(Difference(a, b, i, verdict(i)) for (a, b), i in intervals.items()))
 
 
-def _policy_scores(runs: Sequence[Graded]) -> PolicyScores:
-    return {run.seed: picture_means(vars(a) for a in run.answers) for run in runs}
+def _runs(graded: tuple[Graded, ...], settings: Report) -> _Runs:
+    reward = resample_means(
+        {run.seed: picture_means(vars(a) for a in run.answers) for run in graded}, resamples=settings.resamples
+    )
+    detection = {run.seed: [vars(a) for a in run.answers if a.task == "detection"] for run in graded}
+    matches = {seed: match(rows) for seed, rows in detection.items() if rows}
+    return _Runs(graded, reward, resample_ap(matches, resamples=settings.resamples) if matches else {})
+
+
+def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: float) -> Score:
+    return Score(
+        policy=policy,
+        num_seeds=len(runs.graded),
+        reward=interval(runs.reward, confidence),
+        metrics={m: fmean(run.metrics[m] for run in runs.graded) for m in headings},
+        ap={name: interval(ap, confidence) for name, ap in runs.ap.items()},
+    )
+
+
+def _difference(
+    pair: tuple[str, str], runs: Mapping[str, _Runs], p: float, p_holm: float, settings: Report
+) -> Difference:
+    a, b = (runs[policy] for policy in pair)
+    reward, confidence = a.reward - b.reward, settings.confidence
+    detectable = minimum_detectable(reward, confidence)
+    return Difference(
+        *pair,
+        interval=interval(reward, confidence),
+        verdict=verdict(reward, p_holm, detectable, relevant=settings.relevant_difference, confidence=confidence),
+        p=p,
+        p_holm=p_holm,
+        by_seed=dict(zip(reward.seeds, map(float, reward.estimates), strict=True)),
+        seed_share=variance(reward).seed_share,
+        detectable=detectable,
+        superiority=superiority(*([[answer.reward for answer in run.answers] for run in x.graded] for x in (a, b))),
+        ap={name: interval(a.ap[name] - b.ap[name], confidence) for name in a.ap},
+    )
 
 
 def as_metrics(comparisons: Sequence[Comparison]) -> dict:
-    """For `dvc metrics`: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'grpo-sft': {'estimate': 0.04, ...}}}."""
-    return {
-        f"k={c.k}": {s.policy: s.reward.estimate for s in c.scores}
-        | {f"{d.policy}-{d.other}": {**asdict(d.interval), "verdict": d.verdict} for d in c.differences}
-        for c in comparisons
-    }
+    """For `dvc metrics`: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'ap': {'sft': {'ap': {'estimate': 0.5, ...}}},
+    'grpo-sft': {'estimate': 0.04, 'low': ..., 'high': ..., 'verdict': ..., 'p': ..., 'by_seed': {0: ...}, ...}}}.
+    """
+    return {f"k={c.k}": _at(c) for c in comparisons}
+
+
+def _at(comparison: Comparison) -> dict:
+    aps = {s.policy: asdict(s)["ap"] for s in comparison.scores if s.ap}
+    return (
+        {s.policy: s.reward.estimate for s in comparison.scores}
+        | ({"ap": aps} if aps else {})
+        | {f"{d.policy}-{d.other}": _flat(d) for d in comparison.differences}
+    )
+
+
+def _flat(difference: Difference) -> dict:
+    fields = asdict(difference)
+    del fields["policy"], fields["other"]
+    return fields.pop("interval") | fields

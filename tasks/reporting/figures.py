@@ -1,9 +1,16 @@
-"""The plots, drawn once for light paper (the PNG files) and once for dark (in the page). All return PNG bytes."""
+"""The plots: as SVG for the page, whose colours follow the page's theme, and as PNG and PDF for papers.
+
+Matplotlib and not an interactive library: the exact numbers stand in the tables, so that hovering would add nothing,
+and one drawing serves the screen, the printer and the paper, without a megabyte of script in the page.
+"""
 
 import io
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tasks.reporting.compare import Comparison
 from tasks.reporting.study import History, Study
-from tasks.reporting.theme import Theme
+from tasks.reporting.theme import LIGHT
 from tasks.reporting.words import name, percent
 
 DPI = 200
@@ -19,91 +26,181 @@ DODGE = 0.07  # of the distance between two k: keeps the whiskers of two policie
 MARKERS = {"base": "s", "sft": "o"}  # an algorithm has a diamond
 
 
-def score_over_k(comparisons: Sequence[Comparison], algorithms: list[str], confidence: float, theme: Theme) -> bytes:
+@dataclass(frozen=True)
+class Quantity:
+    """A curve of training: `value` of a history's `rows`."""
+
+    name: str
+    heading: str
+    rows: str
+    value: str
+
+
+QUANTITIES = (
+    Quantity("training_reward", "Training reward", "steps", "reward"),
+    Quantity("validation_reward", "Validation reward", "val", "reward"),
+    Quantity("kl", "KL to the reference", "steps", "kl"),
+    Quantity("completion_length", "Completion length, tokens", "steps", "completion_length"),
+)
+
+
+def score_over_k(comparisons: Sequence[Comparison], algorithms: list[str], confidence: float) -> Figure:
     """Mean reward with its interval, a whisker and a ribbon; the ks are evenly spaced, as shots usually double."""
-    figure = _figure((6.6, 3.7), theme)
-    axes = figure.add_subplot()
-    _style(axes, theme)
-    policies = [s.policy for s in comparisons[0].scores]
-    for i, policy in enumerate(policies):
-        rewards = [c.score(policy).reward for c in comparisons]
-        offset = (i - (len(policies) - 1) / 2) * DODGE
-        x = [position + offset for position in range(len(comparisons))]
-        low, middle, high = ([getattr(r, end) for r in rewards] for end in ("low", "estimate", "high"))
-        whiskers = [
-            [m - lo for m, lo in zip(middle, low, strict=True)],
-            [h - m for m, h in zip(middle, high, strict=True)],
-        ]
-        colour, marker = theme.policy(policy, algorithms), MARKERS.get(policy, "D")
-        axes.errorbar(x, middle, whiskers, color=colour, marker=marker, ms=6, lw=1.8, capsize=3, label=name(policy))
-        axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
-    axes.set_xticks(range(len(comparisons)), [str(c.k) for c in comparisons])
-    axes.set_xlim(-0.25, len(comparisons) - 0.75)
-    axes.set_xlabel("k, labelled pictures per category")
+    rewards = {s.policy: [c.score(s.policy).reward for c in comparisons] for s in comparisons[0].scores}
+    figure = _figure((4.6, 3.1))
+    axes = _over_k(figure, comparisons, rewards, algorithms)
     axes.set_ylabel(f"mean reward, {percent(confidence)} interval")
-    _legend(figure, axes, theme)
-    return _png(figure)
+    _legend(figure, axes)
+    return figure
 
 
-def curves(study: Study, theme: Theme) -> bytes:
-    """A column a k: reward in training (the algorithms) above, on validation (every policy) below. A line a seed."""
-    ks, algorithms = study.ks, study.grid.algorithm
-    figure = _figure((max(6.6, 2.5 * len(ks)), 5), theme)
-    grid = figure.subplots(2, len(ks), sharey="row", squeeze=False)
-    for column, k in enumerate(ks):
-        training, validation = grid[0][column], grid[1][column]
-        for axes in (training, validation):
-            _style(axes, theme)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        training.set_title(f"k = {k}", color=theme.ink, loc="left", fontsize=10, fontweight="bold")
-        validation.set_xlabel("step")
-        for policy in study.grid.policy:
-            histories, colour = study.trainings(policy, k), theme.policy(policy, algorithms)
-            if policy in algorithms:
-                _draw_curves(training, histories, "steps", colour, policy)
-            _draw_curves(validation, histories, "val", colour, policy)
-    grid[0][0].set_ylabel("training reward")
-    grid[1][0].set_ylabel("validation reward")
-    _legend(figure, grid[1][0], theme)
-    return _png(figure)
+def difference_over_k(comparisons: Sequence[Comparison], algorithms: list[str], confidence: float) -> Figure:
+    """Each algorithm's mean reward minus SFT's, on the same questions and seeds."""
+    intervals = {a: [c.difference(a, "sft").interval for c in comparisons] for a in algorithms}
+    figure = _figure((4.6, 3.1))
+    axes = _over_k(figure, comparisons, intervals, algorithms)
+    axes.axhline(0, color=LIGHT.sft, lw=1.4, ls="--", label="SFT")
+    axes.set_ylabel(f"reward minus SFT's, {percent(confidence)} interval")
+    _legend(figure, axes)
+    return figure
 
 
-def _draw_curves(axes: Axes, histories: Sequence[History], curve: str, colour: str, policy: str) -> None:
+def _over_k(figure: Figure, comparisons: Sequence[Comparison], intervals: dict, algorithms: list[str]) -> Axes:
+    axes = figure.add_subplot()
+    _style(axes)
+    for i, (policy, values) in enumerate(intervals.items()):
+        x = np.arange(len(values)) + (i - (len(intervals) - 1) / 2) * DODGE
+        low, middle, high = (np.array([getattr(v, end) for v in values]) for end in ("low", "estimate", "high"))
+        colour, marker = LIGHT.policy(policy, algorithms), MARKERS.get(policy, "D")
+        axes.errorbar(
+            x, middle, [middle - low, high - middle], color=colour, marker=marker, ms=5, lw=1.8, elinewidth=1.2,
+            capsize=2.5, label=name(policy),
+        )  # fmt: skip
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+    axes.set_xticks(range(len(comparisons)), [str(c.k) for c in comparisons])
+    axes.set_xlim(-0.3, len(comparisons) - 0.7)
+    axes.set_xlabel("k, labelled pictures per category")
+    return axes
+
+
+def radar(study: Study, comparison: Comparison) -> Figure:
+    """Every metric of every task of the study, an axis each from 0 to 1, at one k."""
+    figure = _figure((4.6, 3.9))
+    axes = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(study.headings), endpoint=False)
+    for score in comparison.scores:
+        values = [score.metrics[metric] for metric in study.headings]
+        colour = LIGHT.policy(score.policy, study.grid.algorithm)
+        axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, lw=1.8, label=name(score.policy))
+        axes.fill(angles, values, color=colour, alpha=0.08, lw=0)
+    axes.set_xticks(angles, study.headings.values())
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0.25, 0.5, 0.75, 1])
+    axes.grid(color=LIGHT.line, lw=0.8)
+    axes.spines["polar"].set_color(LIGHT.line)
+    axes.tick_params(colors=LIGHT.muted, labelsize=9)
+    axes.tick_params(axis="x", colors=LIGHT.ink, pad=8)
+    _legend(figure, axes)
+    return figure
+
+
+def recorded(study: Study) -> list[Quantity]:
+    """Those that at least one history of the grid tells."""
+    trained = [h for h in study.histories if h.policy != "warmup"]
+    return [q for q in QUANTITIES if any(not h.curve(q.rows, q.value).empty for h in trained)]
+
+
+def curves(study: Study, quantities: Sequence[Quantity]) -> Figure:
+    """For papers, all in one: a row a quantity, a column a k."""
+    figure = _figure((max(5.6, 2.2 * len(study.ks)), 2.1 * len(quantities) + 0.4))
+    grid = figure.subplots(len(quantities), len(study.ks), sharey="row", squeeze=False)
+    for row, quantity in zip(grid, quantities, strict=True):
+        for axes, k in zip(row, study.ks, strict=True):
+            _draw(axes, study, k, quantity)
+        row[0].set_ylabel(quantity.heading)
+    for axes, k in zip(grid[0], study.ks, strict=True):
+        axes.set_title(f"k = {k}", color=LIGHT.ink, loc="left", fontsize=10, fontweight="bold")
+    _legend(figure, grid[-1][0])
+    return figure
+
+
+def panel(study: Study, k: int, quantity: Quantity) -> Figure:
+    """For the page: one quantity at one k, on the scale that the quantity has at every k."""
+    figure = _figure((2.2, 1.55))
+    axes = figure.add_subplot()
+    _draw(axes, study, k, quantity)
+    trained = [h.curve(quantity.rows, quantity.value) for h in study.histories if h.policy != "warmup"]
+    values = pd.concat([curve for curve in trained if not curve.empty])
+    room = 0.05 * (values.max() - values.min() or 1)
+    axes.set_ylim(values.min() - room, values.max() + room)
+    return figure
+
+
+def _draw(axes: Axes, study: Study, k: int, quantity: Quantity) -> None:
     """Thin lines for the seeds and a thick one for their mean; on validation, a mark where a policy was kept."""
-    rewards = [h.rewards(curve) for h in histories]
-    for history, reward in zip(histories, rewards, strict=True):
-        axes.plot(reward.index, reward, color=colour, lw=0.9, alpha=0.5)
-        if curve == "val" and history.best_step in reward:
-            axes.plot(history.best_step, reward[history.best_step], MARKERS.get(policy, "D"), color=colour, ms=4.5)
-    mean = pd.concat(rewards, axis=1, join="inner").mean(axis=1)
-    style = "--" if policy == "sft" else "-"
-    axes.plot(mean.index, mean, color=colour, lw=2, linestyle=style, label=name(policy))
+    _style(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.set_xlabel("step")
+    for policy in study.grid.policy:
+        drawn = [(h, curve) for h in study.trainings(policy, k) if not (curve := _curve(h, quantity)).empty]
+        if not drawn:
+            continue
+        colour, marker = LIGHT.policy(policy, study.grid.algorithm), MARKERS.get(policy, "D")
+        for history, curve in drawn:
+            axes.plot(curve.index, curve, color=colour, lw=0.8, alpha=0.45)
+            if quantity.rows == "val" and history.best_step in curve:
+                axes.plot(history.best_step, curve[history.best_step], marker, color=colour, ms=4)
+        mean = pd.concat([curve for _, curve in drawn], axis=1, join="inner").mean(axis=1)
+        axes.plot(mean.index, mean, color=colour, lw=1.8, ls="--" if policy == "sft" else "-", label=name(policy))
 
 
-def _figure(size: tuple[float, float], theme: Theme) -> Figure:
-    return Figure(figsize=size, dpi=DPI, facecolor=theme.paper, layout="constrained")
+def _curve(history: History, quantity: Quantity) -> pd.Series:
+    return history.curve(quantity.rows, quantity.value)
 
 
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.grid(axis="y", color=theme.line, lw=0.8)
+def _figure(size: tuple[float, float]) -> Figure:
+    return Figure(figsize=size, dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.grid(axis="y", color=LIGHT.line, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.muted)
-    axes.tick_params(colors=theme.muted, labelsize=9, left=False)
+    axes.spines["bottom"].set_color(LIGHT.muted)
+    axes.tick_params(colors=LIGHT.muted, labelsize=9, left=False)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=theme.muted, fontsize=9.5)
+        label.set(color=LIGHT.muted, fontsize=9)
 
 
-def _legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, labelcolor=theme.ink, fontsize=10
+        handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, labelcolor=LIGHT.ink, fontsize=9.5
     )
 
 
-def _png(figure: Figure) -> bytes:
+def save(figure: Figure, form: str) -> bytes:
+    """'png', 'pdf' or 'svg'; the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"savefig.facecolor": "auto"}):
-        figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bytes on every matplotlib
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kshot", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=form, metadata=undated.get(form, {"Date": None}))
     return buffer.getvalue()
+
+
+def inline(figure: Figure, alt: str, algorithms: list[str]) -> str:
+    """As an <svg> element of the page, with its variables for colours and its font; `alt` must be escaped already."""
+    figure.patch.set_visible(False)
+    svg = save(figure, "svg").decode()
+    figure.patch.set_visible(True)
+    svg = svg[svg.index("<svg") :]
+    for metadata in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r"<!--.*?-->"):
+        svg = re.sub(metadata, "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nobody refers to them, and they are the same in every figure
+    svg = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    for variable, colour in LIGHT.variables(algorithms).items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    box, body = re.search(r'viewBox="[^"]*"', svg).group(), svg[svg.index(">") + 1 :]
+    return f'<svg {box} role="img" aria-label="{alt}">{body.replace("xlink:href", "href")}'

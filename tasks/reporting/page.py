@@ -1,6 +1,7 @@
 """What the two templates show, and their rendering. A model's text is escaped in both."""
 
 import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,47 +9,58 @@ from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from tasks.params import Params
-from tasks.reporting import words
+from tasks.reporting import fairness, words
+from tasks.reporting.cases import Picture, View
 from tasks.reporting.compare import Comparison
-from tasks.reporting.provenance import commit, versions
-from tasks.reporting.selection import Outcome, Pair
+from tasks.reporting.provenance import commit, hashes, versions
+from tasks.reporting.selection import Case, Outcome
 from tasks.reporting.study import Study
-from tasks.reporting.tables import failures, trainings
+from tasks.reporting.tables import COSTS, costs, failures
 from tasks.reporting.theme import DARK, LIGHT
 
 MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]<>|#~$&])")
 NUMBER_SIGN = re.compile(r"(?<![\w-])-(?=\d)")
+TAGS = re.compile(r"(</?(?:think|answer)>)")
+SCRIPT = Path(__file__).with_name("cases.js")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure on light and on dark paper (PNG bytes); `file` holds the light one, relative to the report."""
+    """A figure of the page: an <svg> element. `file` holds it for Markdown, relative to the report."""
 
     file: str
     alt: str
-    light: bytes
-    dark: bytes
+    svg: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A quantity of training, a small plot a k."""
+
+    heading: str
+    plots: tuple[Plot, ...]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A question of the picture grid; `png` is its picture with the boxes drawn in."""
+    """A case of report.md; `png` is its picture with the boxes drawn in."""
 
-    pair: Pair
+    case: Case
     file: str
     png: bytes
 
 
-def describe(pair: Pair, algorithm: str) -> str:
+def describe(case: Case) -> str:
     """The picture in words, for those who do not see it."""
     said = "; ".join(
         f"{words.name(policy)}: {words.stated(answer)}, reward {words.fixed(answer.reward)}"
-        for policy, answer in (("sft", pair.sft), (algorithm, pair.rft))
+        for policy, answer in case.answers.items()
     )
-    asked = f", asked for '{pair.sft.asked}'" if pair.sft.asked else ""
-    return f"Test picture {pair.sft.record_id}{asked}. Ground truth: {words.truth(pair.sft)}; {said}."
+    asked = f", asked for '{case.sft.asked}'" if case.sft.asked else ""
+    return f"Test picture {case.sft.record_id}{asked}. Ground truth: {words.truth(case.sft)}; {said}."
 
 
 def context(
@@ -56,13 +68,18 @@ def context(
     study: Study,
     comparisons: Sequence[Comparison],
     plots: dict[str, Plot],
-    outcomes: Sequence[tuple[Outcome, list[Cell]]],
+    training: Sequence[Panels],
+    outcomes: Sequence[Outcome],
+    shown: tuple[Sequence[View], Sequence[Picture]],
+    cells: Sequence[tuple[Outcome, Sequence[Cell]]],
+    pool: Path,
     command: str,
 ) -> dict:
     """All that the templates read. `command` makes this report again from the same grades."""
     made_at = commit()
     checkout = [f"git checkout {made_at.split()[0]}"] if made_at else []
     repeat = [*checkout, "dvc repro   # the whole study", f"{command}   # this report from the grades alone"]
+    script = SCRIPT.read_text(encoding="utf-8")
     return {
         "params": params,
         "study": study,
@@ -72,25 +89,36 @@ def context(
         "extent": words.extent(study),
         "existence": words.existence(study),
         "shown_metrics": words.shown_metrics(study),
+        "warnings": fairness.differences(study),
+        "unknown": fairness.unknown(study),
+        "checked": fairness.checked(study),
         "asked": lambda answer: words.asked(params, answer),
         "graded": words.graded,
         "truth": words.truth,
-        "confident": ", with its confidence" if "detection" in study.tasks else "",
         "plots": plots,
-        "trainings": trainings(study),
+        "training": training,
+        "costs": costs(study),
+        "cost_headings": COSTS,
         "interval": f"{words.percent(params.report.confidence)} interval",
         "outcomes": outcomes,
-        "chosen": words.about_the_selection(params, study),
+        "views": shown[0],
+        "pictures": shown[1],
+        "cells": cells,
+        "chosen": words.about_the_selection(params, study, len(shown[0])),
         "titles": words.outcome_titles(study.grid.algorithm[0]),
+        "policies": ["base", *study.grid.policy],
         "rft": study.grid.algorithm[0],
         "failures": failures(study),
         "configuration": yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
         "versions": versions(),
+        "hashes": hashes(params, study, pool),
         "commit": made_at,
         "repeat": "\n".join(repeat),
         "describe": describe,
         "light": LIGHT,
         "dark": DARK,
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
 
 
@@ -109,8 +137,9 @@ def render(template: str, shown: dict) -> str:
         "signed": lambda value: minus(words.signed(value)),
         "fixed_span": lambda interval: minus(words.span(interval, words.fixed)),
         "signed_span": lambda interval: minus(words.span(interval, words.signed)),
+        "si": words.si,
         "typeset": lambda text: minus(text).replace("k = ", "k\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
-        "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
+        "tagged": TAGS.split,
         "markdown": lambda text: MARKDOWN_SIGNS.sub(r"\\\1", text),
         "fence": fence,
     }

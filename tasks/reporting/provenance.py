@@ -1,8 +1,13 @@
 """What it takes to make a report again: the versions and the commit it was made with."""
 
+import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tasks.params import Params
+from tasks.reporting.study import Study
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "pycocotools", "dvc")
 INPUTS = ("tasks", "conf", "models", "dvc.yaml", "params.yaml")  # what decides the numbers, beside the data
@@ -34,3 +39,17 @@ def _git(*arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def hashes(params: Params, study: Study, pool: Path) -> dict[str, str]:
+    """SHA-256 of what the numbers depend on: the parameters, the test labels (they hold the pictures' pixel hashes),
+    and each slice of training questions where the histories tell.
+    """
+    found = {
+        "parameters": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+        "test.jsonl": hashlib.sha256((pool / "test.jsonl").read_bytes()).hexdigest(),
+    }
+    for run in study.histories:
+        if run.policy == "sft" and run.train_sha256:
+            found[f"slice k = {run.k}, seed {run.seed}"] = run.train_sha256
+    return found

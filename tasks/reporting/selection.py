@@ -17,11 +17,34 @@ OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The same question answered by SFT and by RFT."""
+class Case:
+    """A question as every policy answered it. `answers` begin with base and sft; RFT is the policy after these."""
 
-    sft: Answer
-    rft: Answer
+    k: int
+    answers: dict[str, Answer]
+
+    @property
+    def sft(self) -> Answer:
+        return self.answers["sft"]
+
+    @property
+    def rft(self) -> Answer:
+        return list(self.answers.values())[2]
+
+    @property
+    def outcome(self) -> str:
+        right = self.rft.content > RIGHT, self.sft.content > RIGHT
+        return next(name for name, pattern in OUTCOMES.items() if pattern == right)
+
+    @property
+    def gain(self) -> float:
+        """RFT's reward minus SFT's."""
+        return self.rft.reward - self.sft.reward
+
+    @property
+    def category(self) -> str:
+        """What a reader may want to look for; the instructions of grounding are all different."""
+        return {"detection": self.sft.asked, "classification": self.sft.gold_label}.get(self.sft.task, self.sft.task)
 
     @property
     def order(self) -> str:
@@ -30,30 +53,27 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`num` questions of the test had this outcome; `shown` are some of them."""
+    """`num` questions of the test had this outcome at `k`; `shown` are some of them."""
 
     name: str
+    k: int
     num: int
-    shown: tuple[Pair, ...]
+    shown: tuple[Case, ...]
 
 
-def select(study: Study, algorithm: str, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
+def select(study: Study, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
     """`num` questions in turn from each outcome, an outcome that runs out leaving its turns to the others.
 
     An answer is right when its IoU or label sub-reward is above RIGHT. Within an outcome the order is by a hash of the
     question, so it depends neither on the answers nor on their order.
     """
-    answers = {g.policy: g.answers for p in ("sft", algorithm) for g in study.grades(p, k) if g.seed == seed}
-    pairs = [Pair(sft, rft) for sft, rft in zip(answers["sft"], answers[algorithm], strict=True)]
-    by_outcome = {
-        name: sorted(
-            (p for p in pairs if (p.rft.content > RIGHT, p.sft.content > RIGHT) == right), key=lambda p: p.order
-        )
-        for name, right in OUTCOMES.items()
-    }
+    runs = {p: next(g for g in study.grades(p, k) if g.seed in (seed, None)) for p in ("base", *study.grid.policy)}
+    rows = zip(*(run.answers for run in runs.values()), strict=True)
+    cases = sorted((Case(k, dict(zip(runs, row, strict=True))) for row in rows), key=lambda case: case.order)
+    by_outcome = {name: [case for case in cases if case.outcome == name] for name in OUTCOMES}
     quotas = _quotas([len(found) for found in by_outcome.values()], num)
     return tuple(
-        Outcome(name, len(found), tuple(found[:quota]))
+        Outcome(name, k, len(found), tuple(found[:quota]))
         for (name, found), quota in zip(by_outcome.items(), quotas, strict=True)
     )
 

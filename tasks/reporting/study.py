@@ -36,8 +36,9 @@ class Answer:
     failure: str | None
 
     @property
-    def question(self) -> tuple[str, str, str]:
-        return self.record_id, self.task, self.asked
+    def question(self) -> tuple[str, str, str, str]:
+        """The gold boxes tell two instructions of the same words apart."""
+        return self.record_id, self.task, self.asked, str(self.gold)
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,67 @@
-"""The smaller tables: what training cost, and how answers fail."""
+"""The smaller tables: what training cost, how answers fail, and the results for a spreadsheet or a paper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import pandas as pd
 
-from tasks.reporting.study import Study
+from tasks.reporting.compare import Comparison
+from tasks.reporting.study import History, Study
+from tasks.reporting.words import name
+
+COSTS = {  # of history.json: budget; summed over the warm-up and RFT
+    "gradient_steps": "Gradient steps",
+    "prompt_tokens_trained": "Prompt tokens trained",
+    "completion_tokens_trained": "Completion tokens trained",
+    "prompt_tokens_sampled": "Prompt tokens sampled",
+    "completion_tokens_sampled": "Completion tokens sampled",
+    "flops": "FLOPs",
+}
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a policy cost at one k. Minutes are means over seeds; the total counts the warm-up that RFT starts from."""
+class Cost:
+    """What a policy cost at one k, means over seeds. RFT's holds its warm-up's; `counts` (COSTS) and `peak_memory`
+    (bytes, the larger of the two) are None where a history does not tell.
+    """
 
     k: int
     policy: str
     num_labelled: str
+    counts: dict[str, float | None]
     minutes: float
-    total_minutes: float
+    peak_memory: float | None
     kept: str
 
 
-def trainings(study: Study) -> list[Training]:
-    rows = []
-    for k in study.ks:
-        minutes = {}
-        for policy in ("warmup", *study.grid.policy):
-            runs = study.trainings(policy, k)
-            minutes[policy] = sum(run.seconds for run in runs) / len(runs) / 60
-            total = minutes[policy] + (minutes["warmup"] if policy in study.grid.algorithm else 0)
-            labelled, kept = [run.num_labelled for run in runs], ", ".join(str(run.best_step) for run in runs)
-            span = str(labelled[0]) if len(set(labelled)) == 1 else f"{min(labelled)} to {max(labelled)}"
-            rows.append(Training(k, policy, span, minutes[policy], total, kept))
-    return rows
+def costs(study: Study) -> list[Cost]:
+    return [_cost(study, policy, k) for k in study.ks for policy in study.grid.policy]
+
+
+def _cost(study: Study, policy: str, k: int) -> Cost:
+    warmups = {run.seed: run for run in study.trainings("warmup", k)} if policy in study.grid.algorithm else {}
+    runs = study.trainings(policy, k)
+    stages = [[run, warmups[run.seed]] if warmups else [run] for run in runs]  # of each seed
+    labelled = sorted({run.num_labelled for run in runs})
+    return Cost(
+        k,
+        policy,
+        num_labelled=" to ".join(map(str, dict.fromkeys((labelled[0], labelled[-1])))),
+        counts={count: _mean([_told(some, count, sum) for some in stages]) for count in COSTS},
+        minutes=fmean(sum(run.seconds for run in some) for some in stages) / 60,
+        peak_memory=_mean([_told(some, "peak_memory", max) for some in stages]),
+        kept=", ".join(str(run.best_step) for run in runs),
+    )
+
+
+def _told(stages: Sequence[History], count: str, together) -> float | None:
+    values = [(run.budget or {}).get(count) for run in stages]
+    return None if None in values else together(values)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return None if None in values else fmean(values)
 
 
 def failures(study: Study) -> pd.DataFrame:
@@ -43,3 +74,40 @@ def failures(study: Study) -> pd.DataFrame:
     counts = pd.DataFrame(rows).groupby(["policy", "k", "code"], sort=False).size().unstack(fill_value=0)
     order = counts.sum().sort_values(ascending=False, kind="stable").index
     return counts[["none"] * ("none" in order) + [code for code in order if code != "none"]]
+
+
+def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """A row a policy and k: the reward with its interval, the metrics, and the difference to SFT where there is one."""
+    rows = []
+    for comparison in comparisons:
+        against = {d.policy: d for d in comparison.differences if d.other == "sft"}
+        for score in comparison.scores:
+            row = {"k": comparison.k, "policy": score.policy, "num_seeds": score.num_seeds}
+            row |= {"reward": score.reward.estimate, "reward_low": score.reward.low, "reward_high": score.reward.high}
+            row |= score.metrics
+            if difference := against.get(score.policy):
+                interval = difference.interval
+                row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
+                row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
+                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
+                row |= {"superiority": difference.superiority}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
+    """The results as a booktabs table (`\\usepackage{booktabs}`)."""
+    found = results(study, comparisons)
+
+    def span(row: pd.Series, value: str, sign: str = "") -> str:
+        if pd.isna(row[value]):
+            return ""
+        return f"${row[value]:{sign}.3f}$ $[{row[value + '_low']:{sign}.3f}, {row[value + '_high']:{sign}.3f}]$"
+
+    shown = pd.DataFrame({"$k$": found.k, "Policy": found.policy.map(name)})
+    shown["Reward"] = found.apply(span, axis=1, value="reward")
+    for metric, heading in study.headings.items():
+        shown[heading.replace(">", "$>$")] = found[metric].map("{:.3f}".format)
+    shown["Against SFT"] = found.apply(span, axis=1, value="against_sft", sign="+")
+    columns = "rl" + "r" * (shown.shape[1] - 2)
+    return shown.to_latex(index=False, escape=False, column_format=columns)

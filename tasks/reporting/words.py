@@ -7,9 +7,14 @@ from tasks.reporting.compare import Comparison
 from tasks.reporting.selection import RIGHT
 from tasks.reporting.study import Answer, Study
 from tasks.scoring.metrics import METRICS
-from tasks.scoring.statistics import Interval
+from tasks.scoring.statistics import MIN_SEEDS, POWER, Interval
 
-SAID = {"better": "better than SFT", "worse": "worse than SFT", "no difference shown": "not shown to differ from SFT"}
+SAID = {
+    "better": "better than SFT",
+    "worse": "worse than SFT",
+    "no difference shown": "not shown to differ from SFT",
+    "too little data": "undecided for want of data",
+}
 
 
 def name(policy: str) -> str:
@@ -29,6 +34,18 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:g}%"
 
 
+def si(value: float | None) -> str:
+    """Three digits and a prefix: '12.3 k', '4.56 T'; a dash where nothing is known."""
+    if value is None:
+        return "\N{EN DASH}"
+    for prefix in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(value) < 999.5 or prefix == " E":
+            break
+        value /= 1000
+    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{digits}{prefix}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def plural(count: int, noun: str) -> str:
     ending = "" if count == 1 else "es" if noun.endswith("x") else "s"
     return f"{count} {noun}{ending}"
@@ -43,7 +60,7 @@ def headline(study: Study, comparisons: Sequence[Comparison], algorithm: str, co
         f"t k = {last.k}, {name(algorithm)} scores {fixed(last.score(algorithm).reward.estimate)} against SFT's "
         f"{fixed(last.score('sft').reward.estimate)}: {signed(difference.interval.estimate)} "
         f"({percent(confidence)} interval {low} to {high}, {plural(study.num_pictures, 'picture')}, "
-        f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}."
+        f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}{difference.why and f' ({difference.why})'}."
     )
     if len(comparisons) == 1:
         return f"A{detail}"
@@ -183,8 +200,10 @@ def _coverage(params: Params, study: Study) -> str:
     several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
     return (
         f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
-        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' are said "
-        "only where the interval of the difference excludes 0."
+        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' take at "
+        f"least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction over "
+        f"the k's. Otherwise it is 'no difference shown' where a true difference of {settings.relevant_difference:g} "
+        f"would be found with a probability of {percent(POWER)}, and 'too little data' where it would not."
     )
 
 
@@ -198,12 +217,12 @@ def outcome_titles(algorithm: str) -> dict[str, str]:
     }
 
 
-def about_the_selection(params: Params, study: Study) -> str:
-    """How the pictures of the grid were chosen: at the largest k and the first seed."""
+def about_the_selection(params: Params, study: Study, num_shown: int) -> str:
+    """How the cases were chosen: at each k, of the first seed."""
+    at = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}"
     return (
-        f"Nobody picked these. The {study.num_questions} questions at k = {study.ks[-1]}, seed "
-        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label "
-        f"sub-reward above {RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds "
-        "in turn and filled in the order of a hash of the question. So the kinds are shown equally often; how many "
-        "there are among all questions stands in each heading."
+        f"Nobody picked these {num_shown} cases. The {study.num_questions} questions at {at}, seed "
+        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label sub-reward above "
+        f"{RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds in turn and filled in the order "
+        "of a hash of the question. So each kind has as many cases as it can; how often it comes among all questions:"
     )

@@ -104,7 +104,12 @@ class Trainer:
         """To the last step or until `validation` stops it; from the job's checkpoint where there is one. `Paused` after
         the step in which somebody asked for it.
         """
-        checkpoints = Checkpoints(self.job.checkpoints, self.job) if self.job.checkpoints else None
+        if self.job.checkpoints is None:
+            return self._train(validation, None)
+        with pause.listening():
+            return self._train(validation, Checkpoints(self.job.checkpoints, self.job))
+
+    def _train(self, validation: Validation, checkpoints: Checkpoints | None) -> None:
         folder = checkpoints.newest() if checkpoints else None
         if folder is None:
             preflight.check(self.policy, self.job, self.prompt(0))

@@ -1,4 +1,8 @@
-"""COCO detection AP over a whole set of answers, computed by pycocotools.
+"""COCO detection AP over a whole set of answers, and over any resample of its pictures.
+
+pycocotools matches detections with gold boxes, once; precision and recall are then added up here, each picture as often
+as it was drawn. With every picture once this is COCOeval.accumulate to 1e-9. Where a picture is drawn twice and two of
+its detections of one category have the same confidence, COCOeval's own order of the tied four differs from ours.
 
 Boxes stay in thousandths of the picture's sides: IoU does not change when an axis is scaled, and only `area = all` is
 scored, so no picture sizes are needed. Only asked (picture, category) pairs count; for the others there is neither gold
@@ -8,41 +12,100 @@ nor a detection, and COCOeval passes over them.
 import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from pycocotools.cocoeval import COCOeval, Params
+
+RECALLS = Params("bbox").recThrs  # 0, 0.01 ... 1
+THRESHOLDS = {"ap": slice(None), "ap50": 0, "ap75": 5}  # of the IoUs .5, .55 ... .95
 
 
-def detection_ap(rows: Sequence[Mapping]) -> dict[str, float]:
-    """{"ap": AP@[.5:.95], "ap50": AP@.5}, in 0..1, of prediction rows (predictions.jsonl) in any order.
+@dataclass(frozen=True)
+class Detections:
+    """Those of one category in the whole set, the surest first."""
 
-    The stated confidence is the score. Mean over the categories that have gold boxes, as COCO does. COCO looks at 100
-    detections for a picture and category, which is all that the parser lets through. Raises ValueError when a question
-    stands there twice, or when no row has a gold box (AP is not defined then).
+    picture: np.ndarray  # (D,) the place in Matches.questions
+    right: np.ndarray  # (10 IoU thresholds, D) bool: matched with a gold box
+
+
+@dataclass(frozen=True)
+class Matches:
+    """A set of answers as AP needs it. Pictures and categories are in alphabetical order."""
+
+    questions: dict[str, int]  # picture -> questions about it
+    categories: tuple[str, ...]
+    gold: np.ndarray  # (pictures, categories) number of gold boxes
+    detections: tuple[Detections, ...]  # one a category
+
+
+def match(rows: Sequence[Mapping]) -> Matches:
+    """Match the boxes of prediction rows (predictions.jsonl) in any order with their gold boxes; confidence is score.
+
+    COCO looks at 100 detections for a picture and category, which is all that the parser lets through.
+
+    Raises ValueError when a question stands there twice, or when no row has a gold box (AP is not defined then).
     """
-    precision, _ = _evaluated(rows)
-    with_gold = precision[0, 0] > -1
-    return {"ap": float(precision[..., with_gold].mean()), "ap50": float(precision[0][..., with_gold].mean())}
-
-
-def ap_by_category(rows: Sequence[Mapping]) -> dict[str, float]:
-    """{category: AP@[.5:.95]} of those with gold boxes; their mean is `ap`. Raises as `detection_ap`."""
-    precision, categories = _evaluated(rows)
-    means = precision.mean(axis=(0, 1))
-    return {name: float(mean) for name, mean in zip(categories, means, strict=True) if mean > -1}
-
-
-def _evaluated(rows: Sequence[Mapping]) -> tuple[np.ndarray, list[str]]:
-    """Precision (IoU thresholds, recalls, categories), and the names of the categories."""
     rows = sorted(rows, key=lambda row: (row["record_id"], row["asked"]))
     for row, following in pairwise(rows):
         if (row["record_id"], row["asked"]) == (following["record_id"], following["asked"]):
             raise ValueError(f"{row['record_id']!r} has two predictions for {row['asked']!r}; grade a question once")
     if not any(row["gold"] for row in rows):
         raise ValueError(f"no gold box in {len(rows)} predictions, so AP is not defined; grade pictures with objects")
-    images, categories = _ids(row["record_id"] for row in rows), _ids(row["asked"] for row in rows)
+    questions = {picture: len(list(asked)) for picture, asked in groupby(rows, key=lambda row: row["record_id"])}
+    images, categories = _ids(questions), _ids(row["asked"] for row in rows)
+    gold = np.zeros((len(images), len(categories)), dtype=int)
+    for row in rows:
+        gold[images[row["record_id"]] - 1, categories[row["asked"]] - 1] = len(row["gold"])
+    evaluation = evaluated(rows, images, categories)
+    found = [[e for e in evaluation.evalImgs if e and e["category_id"] == i] for i in categories.values()]
+    return Matches(questions, tuple(categories), gold, tuple(map(_detections, found)))
+
+
+def average_precision(matches: Matches, counts: np.ndarray) -> np.ndarray:
+    """AP (N, categories, 10 IoU thresholds), in 0..1, of N sets in which picture p stands counts[n, p] times.
+
+    NaN for a category that has no gold box in a set. As COCO does it: the mean over 101 recalls of the best precision
+    at that recall or a higher one. Only right detections raise the recall, so the sum runs over those.
+    """
+    num_gold = counts @ matches.gold  # (N, categories)
+    ap = np.empty((*num_gold.shape, matches.detections[0].right.shape[0]))
+    for category, found in enumerate(matches.detections):
+        drawn = counts[:, found.picture].astype(float)  # (N, D)
+        so_far, num = drawn.cumsum(axis=1), np.maximum(num_gold[:, category, None], 1)
+        for threshold, right in enumerate(found.right):
+            hits = np.flatnonzero(right)
+            num_right = drawn[:, hits].cumsum(axis=1)  # (N, hits)
+            precision = num_right / (so_far[:, hits] + np.spacing(1))
+            best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            reached = RECALLS.searchsorted(num_right / num, side="right")
+            ap[:, category, threshold] = (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
+    ap[num_gold == 0] = np.nan
+    return ap
+
+
+def mean_ap(ap: np.ndarray) -> dict[str, np.ndarray]:
+    """{"ap": AP@[.5:.95], "ap50": AP@.5, "ap75": AP@.75}, each (N,): means over the categories that have gold boxes."""
+    return {name: np.nanmean(ap[..., chosen].reshape(len(ap), -1), axis=1) for name, chosen in THRESHOLDS.items()}
+
+
+def detection_ap(rows: Sequence[Mapping]) -> dict:
+    """{"ap", "ap50", "ap75", "ap_by_category": {category: AP@[.5:.95]}}; categories without gold have none.
+
+    Raises as `match`.
+    """
+    matches = match(rows)
+    ap = average_precision(matches, np.ones((1, len(matches.questions)), dtype=int))
+    by_category = zip(matches.categories, ap[0].mean(axis=1), strict=True)
+    return {name: float(value[0]) for name, value in mean_ap(ap).items()} | {
+        "ap_by_category": {category: float(mean) for category, mean in by_category if not np.isnan(mean)}
+    }
+
+
+def evaluated(rows: Sequence[Mapping], images: Mapping[str, int], categories: Mapping[str, int]) -> COCOeval:
+    """pycocotools with its matching done; `images` and `categories` number the pictures and the categories."""
 
     def annotation(row: Mapping, box: Sequence[float]) -> dict:
         x1, y1, x2, y2 = box
@@ -55,21 +118,25 @@ def _evaluated(rows: Sequence[Mapping]) -> tuple[np.ndarray, list[str]]:
         for row in rows
         for box, confidence in zip(row["boxes"], row["confidences"], strict=True)
     ]
-    return _precision(_index(gold, images, categories), _index(detections, images, categories)), list(categories)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
+        evaluation = COCOeval(_index(gold, images, categories), _index(detections, images, categories), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    return evaluation
 
 
 def _ids(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(sorted(set(names)), start=1)}
 
 
-def _precision(gold: COCO, detections: COCO) -> np.ndarray:
-    """(IoU thresholds .5 to .95, recalls, categories), -1 for a category without gold."""
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings
-        evaluation = COCOeval(gold, detections, "bbox")
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"][..., 0, -1]
+def _detections(found: Sequence[Mapping]) -> Detections:
+    """One category's results of COCOeval, by picture; sorted as COCOeval.accumulate does, ties in the order found."""
+    if not found:  # asked for, but neither there nor stated
+        return Detections(np.empty(0, dtype=int), np.empty((10, 0), dtype=bool))
+    scores = np.concatenate([e["dtScores"] for e in found])
+    order = np.argsort(-scores, kind="mergesort")
+    picture = np.concatenate([np.full(len(e["dtScores"]), e["image_id"] - 1) for e in found])
+    return Detections(picture[order], np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0)
 
 
 def _index(annotations: list[dict], images: Mapping[str, int], categories: Mapping[str, int]) -> COCO:

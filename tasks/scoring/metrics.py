@@ -13,7 +13,8 @@ from tasks.data.records import Box
 from tasks.graders.boxes import area, iou
 from tasks.graders.labels import canonical
 from tasks.graders.published import lenient
-from tasks.scoring.coco import ap_by_category, detection_ap
+from tasks.scoring.coco import detection_ap
+from tasks.scoring.votes import pass_at_k
 
 METRICS = {
     "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50", "ap_base": "AP base", "ap_novel": "AP novel"},
@@ -22,13 +23,13 @@ METRICS = {
         "accuracy_lenient": "Lenient accuracy",
         "accuracy_per_class": "Mean over classes",
     },
-    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou": "gIoU", "ciou": "cIoU"},
-    "maths": {"accuracy": "Accuracy"},
-    "program": {"accuracy": "Accuracy"},
+    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou_lisa": "gIoU (LISA)", "ciou": "cIoU"},
+    "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
+    "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
-OPTIONAL = {"ap_base", "ap_novel"}  # open vocabulary
+OPTIONAL = {"ap_base", "ap_novel", "vote"}  # open vocabulary; grade.samples
 
 
 def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> dict:
@@ -53,7 +54,7 @@ def tasks_of(rows: Sequence[Mapping]) -> list[str]:
 
 def detection(rows: Sequence[Mapping]) -> dict:
     mean = fmean(row["sub_rewards"]["iou"] for row in rows)
-    return {"iou": mean, **detection_ap(rows), "ap_by_category": ap_by_category(rows)}
+    return {"iou": mean, **detection_ap(rows)}
 
 
 def classification(rows: Sequence[Mapping]) -> dict:
@@ -75,8 +76,9 @@ def classification(rows: Sequence[Mapping]) -> dict:
 
 
 def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
-    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou`: mean over pictures of their means;
-    `ciou`: all shared area / all united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
+    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou_lisa`: mean over pictures of their
+    means, 'gIoU' in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all
+    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
     """
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
@@ -90,14 +92,22 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     return {
         "miou": fmean(values),
         "iou50": fmean(value > 0.5 for value in values),
-        "giou": fmean(map(fmean, by_picture.values())),
+        "giou_lisa": fmean(map(fmean, by_picture.values())),
         "ciou": shared / united,
     }
 
 
-def answers(rows: Sequence[Mapping]) -> dict[str, float]:
-    """Maths and programs: the share of right numbers and letters; a partial reward does not count."""
-    return {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+def answers(rows: Sequence[Mapping]) -> dict:
+    """Maths and programs: the share of right numbers and letters; a partial reward does not count. With samples
+    (`grade.samples`) the share of right majorities too, and {k: pass@k} for k = 1, 2, 4, ...
+    """
+    found: dict = {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+    if not rows[0].get("right"):
+        return found
+    num = len(rows[0]["right"])
+    ks = [2**power for power in range(num.bit_length())]
+    passed = {k: fmean(pass_at_k(num, sum(row["right"]), k) for row in rows) for k in ks}
+    return {**found, "vote": fmean(row["vote_right"] for row in rows), "pass_at_k": passed}
 
 
 def ranking(rows: Sequence[Mapping]) -> dict[str, float]:

@@ -12,6 +12,9 @@ GRADER = {
     "detection": {"iou": 7, "confidence": 2, "format": 1, "iou_threshold": 0.5},
     "classification": {"label": 0.9, "format": 0.1},
     "grounding": {"iou": 0.9, "format": 0.1},
+    "maths": {"answer": 1, "partial": 0.1, "format": 0},
+    "program": {"answer": 1, "format": 0, "seconds": 1.0, "memory_mb": 256},
+    "ranking": {"answer": 0.8, "format": 0.2, "aliases": {"CLK": ["clock"]}},
 }
 BOXES = [[100, 100, 300, 300]]
 
@@ -49,13 +52,29 @@ def run(write, grader, item, sample) -> list[str]:
             "[",
             {"reward": 0.0, "sub_rewards": {"iou": 0.0, "confidence": 0.0, "format": 0.0}, "errors": ["bad_list"]},
         ),
+        (
+            {"task": "maths", "label": "1,234"},
+            "$1235",
+            {"reward": 0.1, "sub_rewards": {"answer": 0.1, "format": 1.0}, "errors": ["wrong_answer"]},
+        ),
+        (
+            {"task": "program", "label": "7"},
+            "def solution():\n    return 3 + 4",
+            {"reward": 1.0, "sub_rewards": {"answer": 1.0, "format": 1.0}, "errors": []},
+        ),
+        (
+            {"task": "ranking", "label": "CLK"},
+            "ARX, ARX, clock",
+            {"reward": 0.76, "sub_rewards": {"answer": 0.7, "format": 1.0}, "errors": []},
+        ),
     ],
-    ids=["gold", "hacked", "broken"],
+    ids=["gold", "hacked", "broken", "a wrong number", "a program", "a ranking"],
 )
 def test_run_prints_the_grade(write, capsys, item, content, printed):
     sample = {"completion": f"<think>x</think><answer>{content}</answer>"}
     assert main(run(write, GRADER, item, sample)) == 0
-    assert json.loads(capsys.readouterr().out) == printed
+    got = json.loads(capsys.readouterr().out)
+    assert got | {"reward": pytest.approx(got["reward"])} == printed
 
 
 def test_as_a_command(write):
@@ -80,6 +99,9 @@ def test_validate_prints_the_shares(write, capsys):
         ({"counting": {}}, ["counting"]),
         ({}, ["no rubric"]),
         ({"classification": {"label": 1, "format": 0, "aliases": {"one": ["x"], "two": ["X"]}}}, ["'two'", "'one'"]),
+        ({"maths": {"answer": 1, "format": 0, "partial": 1.0}}, ["maths.partial"]),
+        ({"program": {"answer": 1, "format": 0, "seconds": 0}}, ["program.seconds"]),
+        ({"ranking": {"answer": 1, "format": 0, "scores": [0.5, 0.7]}}, ["ranking", "must not rise"]),
         ("{", ["g.json", "JSON"]),
         ("[]", ["(the file)"]),
     ],
@@ -97,6 +119,12 @@ def test_validate_names_each_bad_key(write, capsys, content, names):
         ({"task": "grounding", "boxes": [[1, 2, 3]]}, {"completion": ""}, ["boxes.0", "four numbers"]),
         ({"task": "grounding", "boxes": [[3, 2, 1, 4]]}, {"completion": ""}, ["boxes.0", "x1 < x2"]),
         ({"task": "segmentation"}, {"completion": ""}, ["item.json", "task"]),
+        (
+            {"task": "maths", "label": "seven"},
+            {"completion": "<think></think><answer>7</answer>"},
+            ["item.json", "'seven'"],
+        ),
+        ({"task": "ranking"}, {"completion": ""}, ["item.json", "without an answer"]),
         ({"task": "detection"}, {"text": ""}, ["sample.json", "completion", "text"]),
     ],
 )

@@ -53,7 +53,7 @@ def small(model: Path | None, engine: str = "kshot") -> Params:
     params = load_params()
     changed = {
         "warmup": {**FEW, "epochs": None}, "sft": FEW, "rft": {**ROLLOUTS, "engine": engine},
-        "grade": {"max_new_tokens": 64}, "model": {"path": str(model)} if model else {},
+        "grade": {"max_new_tokens": 64, "samples": 3}, "model": {"path": str(model)} if model else {},
     }  # fmt: skip
     sections = {name: getattr(params, name).model_copy(update=values) for name, values in changed.items()}
     return params.model_copy(update=sections)
@@ -92,11 +92,15 @@ def test_stories_through_every_stage(pools, text_model, tmp_path, kind):
     for metrics in run_all(pools["stories"], model, ["grpo", "ppo"], tmp_path).values():
         assert (metrics["tasks"], metrics["num_questions"]) == (["maths"], 3)
         assert 0 <= metrics["accuracy"] <= 1 and 0 <= metrics["format"] <= 1
+    if model:
+        for algorithm in ("offline_st", "online_st"):
+            roll(pools["stories"], small(model), algorithm, tmp_path / "policies" / "warmup-4-0", tmp_path / algorithm)
     roll(pools["stories"], small(model, "trl"), "grpo", tmp_path / "policies" / "warmup-4-0", tmp_path / "trl")
 
 
 @pytest.mark.parametrize(
-    ("task", "names"), [("programs", {"accuracy", "answer"}), ("cases", {"top1", "top5", "top_max", "answer"})]
+    ("task", "names"),
+    [("programs", {"accuracy", "answer", "vote", "pass_at_k"}), ("cases", {"top1", "top5", "top_max", "answer"})],
 )
 def test_programs_and_rankings_through_every_stage(pools, text_model, tmp_path, task, names):
     for metrics in run_all(pools[task], text_model, ["grpo"], tmp_path).values():

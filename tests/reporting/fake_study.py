@@ -24,6 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "<think><script>alert('gotcha')</script> `` ``` </pre></think><answer>No Objects</answer>"
 # Share of questions answered with nothing, unreadably, with a box elsewhere; spread of the corners in thousandths.
 SKILL = {"base": (0.25, 0.15, 0.3, 45), "sft": (0.1, 0.05, 0.2, 28), "grpo": (0.05, 0.01, 0.1, 16)}
+COUNTS = ("gradient_steps", "prompt_tokens_trained", "completion_tokens_trained", "prompt_tokens_sampled")
+COUNTS += ("completion_tokens_sampled", "flops", "peak_memory")
+BUDGETS = {
+    "warmup": dict(zip(COUNTS, (20, 5_000, 9_000, 0, 0, 1e12, 1e9), strict=True)),
+    "sft": dict(zip(COUNTS, (100, 30_000, 50_000, 0, 0, 7e12, 1.5e9), strict=True)),
+    "grpo": dict(zip(COUNTS, (80, 40_000, 600_000, 40_000, 700_000, 9e13, 2.5e9), strict=True)),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
 
 
 def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
+    """Questions of `task`; 'all' has those of every task about the same pictures."""
     source, rng = load_digits(), np.random.default_rng(0)
 
     def glyph() -> Glyph:
@@ -58,12 +66,15 @@ def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
         records.append(Record(f"test-{n}", file, image.width, image.height, pixel_hash(image), scene.objects))
     write_jsonl(pool / "test.jsonl", records)
     asked = [question(record, category) for record in records for category in record.categories]
-    if task == "detection":
-        return asked
     firsts = list({q.record_id: q for q in asked}.values())
-    if task == "classification":
-        return [replace(q, task=task, asked="", boxes=(), label=f"class-{q.asked}") for q in firsts]
-    return [replace(q, task=task, asked=f"the first {q.asked}", boxes=q.boxes[:1]) for q in firsts]
+    found = {
+        "detection": asked,
+        "classification": [
+            replace(q, task="classification", asked="", boxes=(), label=f"class-{q.asked}") for q in firsts
+        ],
+        "grounding": [replace(q, task="grounding", asked=f"the first {q.asked}", boxes=q.boxes[:1]) for q in firsts],
+    }
+    return [q for questions in found.values() for q in questions] if task == "all" else found[task]
 
 
 def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
@@ -98,7 +109,7 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
-def write_history(folder: Path, policy: str, k: int, seed: int) -> None:
+def write_history(folder: Path, params: Params, policy: str, k: int, seed: int) -> None:
     rng, length = np.random.default_rng([len(policy), k, seed]), 20 if policy == "warmup" else 100
     top = {"warmup": 0.55, "sft": 0.68, "grpo": 0.76}[policy] + 0.01 * k
 
@@ -110,6 +121,8 @@ def write_history(folder: Path, policy: str, k: int, seed: int) -> None:
     steps = [{"step": 10, "loss": 0.5}] if policy != "grpo" else curve(2, 0.03)
     best = max(val, key=lambda row: row["reward"])["step"]
     history = {"policy": policy, "k": k, "seed": seed, "seconds": 90.0 + 3 * length, "best_step": best}
+    history |= {"budget": BUDGETS[policy], "train_sha256": f"{k}-{seed}" * 16}
+    history |= {name: getattr(params, name).model_dump() for name in ("model", "prompt")}
     folder.mkdir(parents=True)
     (folder / "history.json").write_text(json.dumps({**history, "num_labelled": 10 * k, "steps": steps, "val": val}))
 
@@ -120,8 +133,8 @@ def write_study(root: Path, params: Params, num_pictures: int = 24, task: str = 
     write_grade(study.grades / "base", params, "base", None, None, questions)
     for k in params.grid.k:
         for seed in params.grid.seed:
-            write_history(study.policies / f"warmup-{k}-{seed}", "warmup", k, seed)
+            write_history(study.policies / f"warmup-{k}-{seed}", params, "warmup", k, seed)
             for policy in params.grid.policy:
                 write_grade(study.grades / f"{policy}-{k}-{seed}", params, policy, k, seed, questions)
-                write_history(study.policies / f"{policy}-{k}-{seed}", policy, k, seed)
+                write_history(study.policies / f"{policy}-{k}-{seed}", params, policy, k, seed)
     return study

@@ -1,7 +1,10 @@
 """The written report: its numbers, its self-containment, its escaping, its pictures; and the same bytes twice."""
 
 import base64
+import csv
+import hashlib
 import io
+import itertools
 import json
 import re
 import sys
@@ -12,9 +15,12 @@ import yaml
 from PIL import Image
 
 from tasks import report as stage
+from tasks.reporting import cases
 from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
+from tasks.reporting.selection import select
+from tasks.reporting.study import read_study
 from tasks.reporting.theme import DARK, LIGHT
-from tests.reporting.fake_study import make_params, write_study
+from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
 
 class Page(HTMLParser):
@@ -22,11 +28,12 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.rows, self.text, self._cell = [], [], "", False
+        self.tags, self.rows, self.text, self._cell, self._code = [], [], "", False, False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self._code = tag in ("script", "style")
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -34,11 +41,12 @@ class Page(HTMLParser):
             self._cell = True
 
     def handle_endtag(self, tag):
+        self._code = False
         if tag in ("td", "th"):
             self._cell = False
 
     def handle_data(self, data):
-        self.text += data
+        self.text += "" if self._code else data
         if self._cell:
             self.rows[-1][-1] += data
 
@@ -62,7 +70,8 @@ def test_the_table_holds_the_means_of_the_rows(written, page):
             folders = [written.grades / f"{policy}-{k}-{seed}" for seed in (0, 1)]
             rewards = [json.loads(x)["reward"] for f in folders for x in (f / "predictions.jsonl").open()]
             mean = f"{sum(rewards) / len(rewards):.3f}"
-            assert any(row[-7:-5] == [policy.upper(), mean] for row in page.rows), (k, policy, mean)
+            pairs = [pair for row in page.rows for pair in itertools.pairwise(row)]
+            assert (policy.upper(), mean) in pairs, (k, policy, mean)
             assert f"| {k} | {policy.upper()} | {mean} |" in (written.out / "report.md").read_text()
 
 
@@ -76,18 +85,28 @@ def test_metrics_json_agrees_with_the_page(written, page):
 
 
 def test_nothing_is_fetched_or_run(written, page):
-    assert {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "video", "audio", "form"} == set()
+    """But for one script, whose hash the page's policy names: no other can run, whatever a model says."""
+    assert {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "video", "audio", "form"} == set()
     loaded = [a[key] for _, a in page.tags for key in ("src", "href", "srcset", "action", "data") if key in a]
-    assert loaded and all(url.startswith("data:") for url in loaded)
+    assert loaded and all(url.startswith(("data:", "#")) for url in loaded)
     source = (written.out / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"url\(|@import", source[: source.index("</style>")])
+    assert not re.search(r"url\((?!#)|@import", source)
+    (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]
 
 
 @pytest.mark.parametrize(
     ("task", "headings", "shown", "not_shown"),
     [
         ("classification", ["Accuracy", "Lenient accuracy", "Mean over classes"], "the right label", "IoU"),
-        ("grounding", ["mIoU", "IoU > 0.5", "gIoU", "cIoU"], "overlap with the true boxes", "AP50"),
+        ("grounding", ["mIoU", "IoU > 0.5", "gIoU (LISA)", "cIoU"], "overlap with the true boxes", "AP50"),
     ],
 )
 def test_other_tasks_show_their_own_metrics(tmp_path, task, headings, shown, not_shown):
@@ -122,24 +141,89 @@ def test_the_existence_mode_is_named_at_every_table(written):
 def test_a_completion_is_escaped(written, page):
     source = (written.out / "report.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(&#39;gotcha&#39;)" in source
-    assert "<script>alert('gotcha')</script> `` ``` </pre>" in page.text
+    assert SCRIPT in page.text
     markdown = (written.out / "report.md").read_text(encoding="utf-8")
     before = markdown[: markdown.index("<script>")].rsplit("\n", 2)
     assert before[-2] == "````text"  # a fence longer than the backticks inside
 
 
 def test_every_picture_has_a_text_and_opens(page):
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 2 * 2 + 8  # two plots on light and dark paper, the grid
-    assert all(len(picture["alt"]) > 20 for picture in pictures)
-    for picture in pictures:
-        Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2]))).load()
+    plots = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
+    assert len(plots) == 2 + 2 * 2 + 2 * 8  # over k; training and validation at each k; the cases of each k
+    assert all(len(plot["aria-label"]) > 20 for plot in plots)
+    pictures = {attributes["id"] for tag, attributes in page.tags if tag == "symbol"}
+    assert pictures == {
+        attributes["href"][1:] for tag, attributes in page.tags if tag == "use" and "width" in attributes
+    }
+    for picture in (attributes for tag, attributes in page.tags if tag == "image"):
+        Image.open(io.BytesIO(base64.b64decode(picture["href"].partition(",")[2]))).load()
 
 
 def test_files_named_in_the_markdown_are_there(written):
     files = re.findall(r"\]\((figures/[^)]+)\)", (written.out / "report.md").read_text(encoding="utf-8"))
-    assert len(files) == 2 + 8
-    assert {f"figures/{path.name}" for path in (written.out / "figures").iterdir()} == set(files)
+    assert len(files) == 3 + 8
+    papers = {file.replace(".png", ".pdf") for file in files[:3]}
+    assert {f"figures/{path.name}" for path in (written.out / "figures").iterdir()} == set(files) | papers
+
+
+def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
+    rows = list(csv.DictReader((written.out / "results.csv").open()))
+    metrics = json.loads((written.out / "metrics.json").read_text())
+    assert [(row["k"], row["policy"]) for row in rows] == [(k, p) for k in "14" for p in ("base", "sft", "grpo")]
+    for row in rows:
+        assert float(row["reward"]) == metrics[f"k={row['k']}"][row["policy"]]
+    assert float(rows[2]["against_sft_low"]) == metrics["k=1"]["grpo-sft"]["low"] and rows[1]["against_sft"] == ""
+    paper = (written.out / "results.tex").read_text()
+    assert "\\toprule" in paper and paper.count("\\\\") == 1 + 6
+    assert f"${float(rows[2]['reward']):.3f}$ $[" in paper
+
+
+def test_what_rft_cost_holds_its_warm_up(written, page):
+    cells = [row for row in page.rows if row[-1].count(",") == 1 and "GRPO" in row]
+    assert cells[0][-10:-1] == [
+        "10",
+        "100",
+        "45\u00a0k",
+        "609\u00a0k",
+        "40\u00a0k",
+        "700\u00a0k",
+        "91\u00a0T",
+        "9.0",
+        "2.5\u00a0GB",
+    ]
+
+
+def test_a_history_that_counts_nothing_has_dashes(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=2), num_pictures=4)
+    path = work.policies / "warmup-4-0" / "history.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "budget": None}))
+    stage.report(**vars(work))
+    rows = Page((work.out / "report.html").read_text()).rows
+    start = next(i for i, row in enumerate(rows) if "Gradient steps" in row)
+    sft, grpo = rows[start + 2 : start + 4]  # below the two lines of headings
+    assert (sft[1], sft[3]) == ("SFT", "100")
+    assert (grpo[0], grpo[2:8], grpo[9]) == ("GRPO", ["\u2013"] * 6, "\u2013")
+
+
+def test_several_tasks_have_a_radar(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=4), num_pictures=8, task="all")
+    stage.report(**vars(work))
+    page = Page((work.out / "report.html").read_text())
+    radar = next(a for _, a in page.tags if "every metric of every task" in a.get("aria-label", ""))
+    assert radar["role"] == "img" and (work.out / "figures" / "radar.pdf").exists()
+    assert {"detection", "classification", "grounding"} == {
+        json.loads(line)["task"] for line in (work.grades / "base" / "predictions.jsonl").open()
+    }
+
+
+def test_pictures_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written, monkeypatch):
+    monkeypatch.setattr(cases, "MOST_BYTES", 15_000)
+    study = read_study(written.params.grid, written.grades, written.policies)
+    outcomes = [outcome for k in study.ks for outcome in select(study, k, 0, 40)]
+    views, pictures = cases.views(outcomes, written.pool)
+    assert 0 < sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in pictures) <= 15_000
+    assert len(views) < sum(len(outcome.shown) for outcome in outcomes)
+    assert len({(view.case.k, view.case.outcome) for view in views}) >= 6
 
 
 def test_configuration_is_the_one_of_the_study(written, page):
@@ -149,7 +233,12 @@ def test_configuration_is_the_one_of_the_study(written, page):
 
 def test_the_same_bytes_again(written, tmp_path):
     stage.report(written.params, written.grades, written.policies, written.pool, tmp_path)
-    for file in ("report.md", "metrics.json", *(f"figures/{p.name}" for p in (written.out / "figures").iterdir())):
+    for file in (
+        "report.md",
+        "results.csv",
+        "metrics.json",
+        *(f"figures/{p.name}" for p in (written.out / "figures").iterdir()),
+    ):
         again = (tmp_path / file).read_bytes().replace(bytes(tmp_path), bytes(written.out))
         assert again == (written.out / file).read_bytes(), file
 
@@ -162,7 +251,8 @@ def test_no_curves_and_ks_in_any_order(tmp_path):
     (work.out / "figures").mkdir(parents=True)
     (work.out / "figures" / "both_9.png").write_bytes(b"old")
     assert list(stage.report(**vars(work))) == ["k=1", "k=4"]
-    assert len(list((work.out / "figures").iterdir())) == 2 + 2
+    left = {path.name for path in (work.out / "figures").iterdir() if path.suffix == ".png"}
+    assert len(left) == 2 + 2 and {"score_over_k.png", "difference_over_k.png"} < left and "both_9.png" not in left
 
 
 def test_the_command_prints_the_summary(written, tmp_path, monkeypatch, capsys):

@@ -22,10 +22,11 @@ def graded(policy, ious):
 def make_study(num_each):
     """`num_each` questions of each outcome, in the order of OUTCOMES."""
     right = [pair for pair, num in zip(OUTCOMES.values(), num_each, strict=True) for _ in range(num)]
+    base = replace(graded("base", [0.0 for _ in right]), k=None, seed=None)
     sft = graded("sft", [0.9 if s else 0.5 for _, s in right])  # exactly the threshold is wrong
     rft = graded("grpo", [0.9 if r else 0.2 for r, _ in right])
     histories: tuple[History, ...] = ()
-    return Study(GRID, sft, (sft, rft), histories)
+    return Study(GRID, base, (sft, rft), histories)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def make_study(num_each):
     ],
 )
 def test_places_are_dealt_in_turn(num_each, num, shown):
-    outcomes = select(make_study(num_each), "grpo", 4, 0, num)
+    outcomes = select(make_study(num_each), 4, 0, num)
     assert [o.num for o in outcomes] == list(num_each)
     assert [len(o.shown) for o in outcomes] == shown
     for outcome in outcomes:
@@ -48,5 +49,6 @@ def test_places_are_dealt_in_turn(num_each, num, shown):
 
 def test_the_order_of_the_rows_does_not_matter():
     study = make_study((9, 9, 9, 9))
-    turned = replace(study, graded=tuple(replace(g, answers=g.answers[::-1]) for g in study.graded))
-    assert select(turned, "grpo", 4, 0, 6) == select(study, "grpo", 4, 0, 6)
+    base, *graded = (replace(g, answers=g.answers[::-1]) for g in (study.base, *study.graded))
+    turned = replace(study, base=base, graded=tuple(graded))
+    assert select(turned, 4, 0, 6) == select(study, 4, 0, 6)

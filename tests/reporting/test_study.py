@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tasks.reporting.study import StudyError, read_study
-from tests.reporting.fake_study import SCRIPT
+from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
 
 def read(workplace):
@@ -65,6 +65,21 @@ def test_answers_are_put_in_the_order_of_the_base(workplace):
     before = read(workplace)
     path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
     assert read(workplace) == before
+
+
+def test_two_instructions_of_the_same_words_are_two_questions(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,)), num_pictures=4, task="grounding")
+    for path in work.grades.glob("*/predictions.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        twin = lines[0] | {"gold": [[1, 2, 3, 4]], "completion": f"the other one, {path.parent.name}"}
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*lines, twin]))
+    study = read(work)
+    for graded in (study.base, *study.graded):
+        assert [a.gold for a in graded.answers] == [a.gold for a in study.base.answers]
+        assert graded.answers[0].asked == graded.answers[-1].asked
+        assert graded.answers[-1].completion.startswith("the other one") > graded.answers[0].completion.startswith(
+            "the"
+        )
 
 
 def test_a_curve_without_rewards_is_empty(workplace):

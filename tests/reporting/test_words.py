@@ -8,7 +8,7 @@ import pytest
 from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, compare
 from tasks.reporting.study import read_study
 from tasks.reporting.words import about_the_score, headline, signed, summary
-from tasks.scoring.statistics import Interval, verdict
+from tasks.scoring.statistics import Interval
 from tests.reporting.fake_study import make_params, write_study
 
 
@@ -26,15 +26,32 @@ def study(workplace):
     return read_study(workplace.params.grid, workplace.grades, workplace.policies)
 
 
-def comparison(k, low, high):
-    """GRPO against SFT with this interval of the difference."""
-    interval = Interval((low + high) / 2, low, high)
-    scores = (
-        Score("base", 1, Interval(0.6, 0.55, 0.65), {"iou": 0.5, "ap": 0.4, "ap50": 0.6}),
-        Score("sft", 2, Interval(0.701, 0.65, 0.75), {"iou": 0.6, "ap": 0.5, "ap50": 0.7}),
-        Score("grpo", 2, Interval(0.742, 0.7, 0.78), {"iou": 0.7, "ap": 0.6, "ap50": 0.8}),
+def difference(low, high, **changed):
+    """GRPO against SFT with this interval, of two seeds unless told otherwise."""
+    word = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    found = Difference(
+        policy="grpo",
+        other="sft",
+        interval=Interval((low + high) / 2, low, high),
+        verdict=word,
+        p=0.03,
+        p_holm=0.06,
+        by_seed={0: low, 1: high},
+        seed_share=0.8,
+        detectable=0.0841,
+        superiority=0.55,
+        ap={},
     )
-    return Comparison(k, scores, (Difference("grpo", "sft", interval, verdict(interval)),))
+    return replace(found, **changed)
+
+
+def comparison(k, low, high, **changed):
+    scores = (
+        Score("base", 1, Interval(0.6, 0.55, 0.65), {"iou": 0.5, "ap": 0.4, "ap50": 0.6}, {}),
+        Score("sft", 2, Interval(0.701, 0.65, 0.75), {"iou": 0.6, "ap": 0.5, "ap50": 0.7}, {}),
+        Score("grpo", 2, Interval(0.742, 0.7, 0.78), {"iou": 0.7, "ap": 0.6, "ap50": 0.8}, {}),
+    )
+    return Comparison(k, scores, (difference(low, high, **changed),))
 
 
 def test_scores_are_the_means_of_the_rows(workplace, study):
@@ -61,7 +78,65 @@ def test_metrics_are_nested_by_k(workplace, study):
     metrics = as_metrics(comparisons)
     assert list(metrics) == ["k=1", "k=4"]
     assert metrics["k=4"]["grpo"] == comparisons[1].score("grpo").reward.estimate
-    assert set(metrics["k=4"]["grpo-sft"]) == {"estimate", "low", "high", "verdict"}
+    found = comparisons[1].difference("grpo", "sft")
+    assert metrics["k=4"]["grpo-sft"]["low"] == found.interval.low
+    assert metrics["k=4"]["grpo-sft"]["p_holm"] == found.p_holm
+    assert metrics["k=4"]["ap"]["sft"]["ap75"]["high"] == comparisons[1].score("sft").ap["ap75"].high
+    assert json.loads(json.dumps(metrics))["k=4"]["grpo-sft"]["by_seed"].keys() == {"0", "1"}
+
+
+def test_the_statistics_beside_a_difference(workplace, study):
+    """From the rows: each seed's sign, superiority; AP differences from the metrics files; Holm over the two k's."""
+    comparisons = compare(study, workplace.params.report)
+    for found in comparisons:
+        pairs = {
+            seed: [rows(workplace.grades / f"{policy}-{found.k}-{seed}") for policy in ("grpo", "sft")]
+            for seed in (0, 1)
+        }
+        difference = found.difference("grpo", "sft")
+        for seed, (a, b) in pairs.items():
+            expected = mean(x["reward"] for x in a) - mean(x["reward"] for x in b)
+            assert difference.by_seed[seed] == pytest.approx(expected)
+        both = [(x["reward"], y["reward"]) for a, b in pairs.values() for x, y in zip(a, b, strict=True)]
+        assert difference.superiority == pytest.approx(mean((x > y) + 0.5 * (x == y) for x, y in both))
+        for name in ("ap", "ap50", "ap75"):
+            aps = {p: found.score(p).ap[name].estimate for p in ("sft", "grpo")}
+            assert difference.ap[name].estimate == pytest.approx(aps["grpo"] - aps["sft"])
+            if name in study.headings:
+                assert aps["sft"] == pytest.approx(found.score("sft").metrics[name], abs=1e-9)
+        assert difference.detectable > abs(difference.interval.high - difference.interval.low) / 2
+        assert difference.verdict == "too little data"  # two seeds
+    ps = sorted((c.difference("grpo", "sft") for c in comparisons), key=lambda d: d.p)
+    assert ps[0].p_holm == pytest.approx(min(1, 2 * ps[0].p)) and ps[1].p_holm >= ps[1].p
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, "a true difference below 0.084 can go unnoticed: take more seeds"),
+        ({"seed_share": 0.2}, "a true difference below 0.084 can go unnoticed: take more test pictures"),
+        ({"by_seed": {0: 0.0}}, "1 seed cannot speak for other runs: take 3"),
+        ({"by_seed": {0: 0.0, 1: 0.1}}, "2 seeds cannot speak for other runs: take 3"),
+        ({"verdict": "no difference shown"}, ""),
+    ],
+)
+def test_too_little_data_says_what_lacks(changed, why):
+    three = {"verdict": "too little data", "by_seed": {0: 0.0, 1: 0.1, 2: 0.2}}
+    assert difference(-0.01, 0.05, **(three | changed)).why == why
+
+
+def test_one_seed_says_what_this_run_shows(study):
+    changed = {"verdict": "too little data", "by_seed": {0: 0.03}}
+    ways = {(0.01, 0.05): "better", (-0.05, -0.01): "worse"}
+    for (low, high), word in ways.items():
+        why = f"this run is {word} on such pictures, but 1 seed cannot speak for other runs: take 3"
+        assert difference(low, high, **changed).why == why
+    study = replace(study, grid=make_params(k=(4,), seed=(0,)).grid)
+    text = headline(study, [comparison(4, 0.01, 0.05, **changed)], "grpo", 0.95)
+    assert text.endswith(
+        "1 seed): too little data (this run is better on such pictures, but 1 seed cannot speak for other "
+        "runs: take 3)."
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tasks.scoring.coco import ap_by_category, detection_ap
+from tasks.scoring.coco import average_precision, detection_ap, match, mean_ap
 
 A, B, FAR = [100, 100, 300, 300], [500, 500, 900, 700], [0, 900, 50, 950]
+
+
+def ap_and_ap50(rows):
+    found = detection_ap(rows)
+    return {name: found[name] for name in ("ap", "ap50")}
 
 
 def row(record_id, category, gold, *scored):
@@ -49,7 +54,7 @@ def row(record_id, category, gold, *scored):
     ],
 )
 def test_by_hand(rows, ap, ap50):
-    assert detection_ap(rows) == pytest.approx({"ap": ap, "ap50": ap50}, abs=1e-9)
+    assert ap_and_ap50(rows) == pytest.approx({"ap": ap, "ap50": ap50}, abs=1e-9)
 
 
 def random_rows(rng, num_pictures=12, categories=("cat", "dog", "bus")):
@@ -91,7 +96,7 @@ def reference(rows, tmp_path, width=640, height=427):
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return {"ap": evaluation.stats[0], "ap50": evaluation.stats[1]}
+    return dict(zip(("ap", "ap50", "ap75"), evaluation.stats, strict=False))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -99,14 +104,15 @@ def test_parity_with_pycocotools(seed, tmp_path):
     rows = random_rows(np.random.default_rng(seed))
     expected = reference(rows, tmp_path)
     assert 0.05 < expected["ap"] < expected["ap50"] < 1
-    assert detection_ap(rows) == pytest.approx(expected, abs=1e-9)
+    found = detection_ap(rows)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_mean_over_categories_is_ap():
     rows = [row("p", "one", [A], (A, 1.0)), row("p", "two", [B]), row("p", "three", [], (B, 1.0))]
-    assert ap_by_category(rows) == pytest.approx({"one": 1, "two": 0})
-    rows = random_rows(np.random.default_rng(3))
-    assert np.mean(list(ap_by_category(rows).values())) == pytest.approx(detection_ap(rows)["ap"], abs=1e-12)
+    assert detection_ap(rows)["ap_by_category"] == pytest.approx({"one": 1, "two": 0})
+    found = detection_ap(random_rows(np.random.default_rng(3)))
+    assert np.mean(list(found["ap_by_category"].values())) == pytest.approx(found["ap"], abs=1e-12)
 
 
 def test_order_of_rows_does_not_matter_even_with_equal_scores():
@@ -114,6 +120,46 @@ def test_order_of_rows_does_not_matter_even_with_equal_scores():
     rows = [{**r, "confidences": [0.5] * len(r["boxes"])} for r in random_rows(rng)]
     shuffled = [rows[i] for i in rng.permutation(len(rows))]
     assert detection_ap(shuffled) == detection_ap(rows)
+
+
+def resampled(rows, counts):
+    """The set in which a picture stands as often as it was drawn, under names of its own."""
+    names = sorted({r["record_id"] for r in rows})
+    return [
+        {**r, "record_id": f"{r['record_id']}-{copy}"}
+        for name, count in zip(names, counts, strict=True)
+        for copy in range(count)
+        for r in rows
+        if r["record_id"] == name
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_resamples_are_what_pycocotools_says_of_the_resampled_set(seed, tmp_path):
+    """Pictures drawn twice, and not at all; a category may lose all its gold."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, num_pictures=6, categories=("cat", "dog", "bus", "ox"))
+    matches = match(rows)
+    counts = rng.multinomial(5, np.full(len(matches.questions), 1 / len(matches.questions)), size=8)
+    found = mean_ap(average_precision(matches, counts))
+    for i, drawn in enumerate(counts):
+        expected = reference(resampled(rows, drawn), tmp_path)
+        assert {name: values[i] for name, values in found.items()} == pytest.approx(expected, abs=1e-9)
+
+
+def test_more_than_a_hundred_detections_of_a_picture():
+    """COCO looks at the 100 surest: the right one, less sure than 100 wrong ones, is not among them."""
+    surest = [(FAR, 0.9)] * 99
+    assert detection_ap([row("p", "one", [A], *surest, (A, 0.5))])["ap"] == pytest.approx(0.01)
+    assert detection_ap([row("p", "one", [A], *surest, (FAR, 0.8), (A, 0.5))])["ap"] == 0
+
+
+def test_a_category_without_gold_in_a_resample_is_no_number():
+    matches = match([row("p", "one", [A], (A, 1.0)), row("q", "two", [B]), row("q", "three", [])])
+    ap = average_precision(matches, np.array([[2, 0], [0, 1]]))
+    assert matches.categories == ("one", "three", "two")
+    assert ap[0, :, 0].tolist() == [1, pytest.approx(np.nan, nan_ok=True), pytest.approx(np.nan, nan_ok=True)]
+    assert np.isnan(ap[1, :2]).all() and (ap[1, 2] == 0).all()
 
 
 def test_it_prints_nothing(capsys):

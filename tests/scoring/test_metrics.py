@@ -34,7 +34,7 @@ def test_grounding_by_hand():
     found = task_metrics(rows)
     assert found["miou"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
     assert found["iou50"] == 0.25  # exactly 0.5 is not above
-    assert found["giou"] == pytest.approx((0.75 + 0 + 0) / 3)
+    assert found["giou_lisa"] == pytest.approx((0.75 + 0 + 0) / 3)
     assert found["ciou"] == pytest.approx((10_000 + 5_000) / (10_000 + 10_000 + 10_000 + 20_000))
 
 
@@ -42,8 +42,9 @@ def test_a_mixed_set_has_the_metrics_of_each_task():
     box = {"task": "detection", "record_id": "p", "asked": "cat", "gold": [GOLD], "boxes": [GOLD], "confidences": [1.0]}
     rows = [classified("a", "a"), grounded("p", GOLD), box | {"sub_rewards": {"iou": 1.0}}]
     found = task_metrics(rows)
-    assert tasks_of(rows) == list(METRICS)
-    assert all(found[name] == pytest.approx(1) for task in METRICS for name in METRICS[task].keys() - OPTIONAL)
+    assert tasks_of(rows) == ["detection", "classification", "grounding"]
+    names = [name for task in tasks_of(rows) for name in METRICS[task].keys() - OPTIONAL]
+    assert all(found[name] == pytest.approx(1) for name in names)
     assert found["ap_by_category"] == {"cat": pytest.approx(1)}
 
 
@@ -60,3 +61,28 @@ def test_open_vocabulary_means():
     assert {m: found[m] for m in ("ap", "ap_base", "ap_novel")} == pytest.approx(
         {"ap": 0.5, "ap_base": 1, "ap_novel": 0}
     )
+
+
+def words(task: str, answer: float, **row) -> dict:
+    return {"task": task, "sub_rewards": {"answer": answer, "format": 1.0}, **row}
+
+
+def test_accuracy_counts_right_answers_of_chains_and_programs_and_no_partial_reward():
+    rows = [words("maths", 1.0), words("maths", 0.1), words("maths", 0.0), words("program", 1.0)]
+    assert task_metrics(rows) == {"answer": pytest.approx(0.525), "format": 1.0, "accuracy": 0.5}
+
+
+def test_top_1_top_5_and_top_max_by_hand():
+    rows = [words("ranking", 0.0, rank=rank) for rank in (1, 2, 5, 6, 10, None, None, 1)]
+    metrics = task_metrics(rows)
+    assert {name: metrics[name] for name in ("top1", "top5", "top_max")} == {
+        "top1": 2 / 8, "top5": 4 / 8, "top_max": 6 / 8,
+    }  # fmt: skip
+
+
+def test_votes_and_pass_at_k_by_hand():
+    rows = [words("maths", 1.0, right=[True, True, False, False], vote_right=True)]
+    rows += [words("maths", 0.0, right=[False] * 4, vote_right=False)]
+    found = task_metrics(rows)
+    assert (found["accuracy"], found["vote"]) == (0.5, 0.5)
+    assert found["pass_at_k"] == {1: 0.25, 2: pytest.approx((1 - 1 / 6) / 2), 4: 0.5}

@@ -1,0 +1,106 @@
+"""Simulated studies: do the intervals hold the truth, does the verdict invent differences, does it find real ones?
+
+`python -m benchmarks.coverage [--json] [--studies 2000]`
+
+A study has S seeds and 200 pictures, each with 1 to 6 questions. The reward difference of a question is an effect of
+the seed (normal) + one of the picture (exponential: skewed, shared by its questions and seeds) + noise of the answer
+(-1, 0 or 1, as rewards are that pile up). Columns:
+
+coverage          share of 95% intervals that hold the true difference, over all k's
+false findings    share of studies without any difference that call one better or worse, at any of five k's (after Holm)
+power             share of studies that find a true difference, up or down, as large as what another such study printed
+                  as its minimum detectable one
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.scoring.resampling import Resampled, draws
+from tasks.scoring.statistics import MIN_SEEDS, holm, minimum_detectable, p_value, verdict
+
+NUM_PICTURES, RESAMPLES, NUM_KS = 200, 400, 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Standard deviations of the three effects on a question's reward difference."""
+
+    name: str
+    seeds: float
+    pictures: float
+    answers: float
+
+
+SETTINGS = (
+    Setting("independent questions", 0.0, 0.0, 0.4),
+    Setting("clustered by picture", 0.0, 0.3, 0.4),
+    Setting("seeds as much as pictures", 0.03, 0.3, 0.2),
+    Setting("seeds dominate", 0.2, 0.3, 0.2),
+)
+NUM_SEEDS = (1, 2, 3, 5)
+
+
+def studies(setting: Setting, num_seeds: int, num: int, rng: np.random.Generator) -> list[Resampled]:
+    """`num` studies without a true difference, on the same bootstrap draws.
+
+    With one seed the interval is about the runs at hand: the seed's own effect is then part of the truth, here 0.
+    """
+    questions = rng.integers(1, 7, NUM_PICTURES)
+    values = setting.pictures * (rng.exponential(size=(num, 1, NUM_PICTURES)) - 1)
+    values = values + setting.seeds * (num_seeds > 1) * rng.normal(size=(num, num_seeds, 1))
+    first = np.cumsum(questions) - questions  # of each picture
+    # -1, 0 or 1 with probabilities 1/4, 1/2, 1/4: variance 1/2.
+    noise = np.diff(rng.integers(0, 2, (2, num, num_seeds, questions.sum()), dtype=np.int8), axis=0)[0]
+    noise = np.add.reduceat(noise, first, axis=2) / questions
+    values = (values + setting.answers * 2**0.5 * noise).reshape(num * num_seeds, NUM_PICTURES)
+    counts = np.concatenate([np.ones((1, NUM_PICTURES)), *draws(NUM_PICTURES, RESAMPLES, 0)]) * questions
+    means = (counts @ values.T / counts.sum(axis=1, keepdims=True)).reshape(-1, num, num_seeds)
+    asked = {f"{i:03}": int(n) for i, n in enumerate(questions)}
+    return [Resampled(tuple(range(num_seeds)), means[0, i], means[1:, i], asked) for i in range(num)]
+
+
+def moved(study: Resampled, by: float) -> Resampled:
+    return Resampled(study.seeds, study.estimates + by, study.replicates + by, study.questions)
+
+
+def measure(setting: Setting, num_seeds: int, num: int, seed: int = 0) -> dict:
+    """A row of the table. `false_findings` is 0 below MIN_SEEDS, where the verdict finds nothing."""
+    rng = np.random.default_rng([seed, num_seeds])
+    some = studies(setting, num_seeds, num * NUM_KS, rng)
+    p_values = np.array([p_value(study) for study in some])
+    adjusted = np.array([holm(ps) for ps in p_values.reshape(num, NUM_KS)]).ravel()
+    found = [
+        verdict(study, p, 0.0, relevant=1.0) in ("better", "worse") for study, p in zip(some, adjusted, strict=True)
+    ]
+    printed = rng.choice((-1, 1), num) * [minimum_detectable(study) for study in some[:num]]
+    again = [(moved(study, by), by) for study, by in zip(some[num : 2 * num], printed, strict=True)]
+    powers = [p_value(study) < 0.05 and study.estimate * by > 0 for study, by in again]
+    return {
+        "setting": setting.name,
+        "seeds": num_seeds,
+        "coverage": float((p_values >= 0.05).mean()),
+        "false_findings": float(np.reshape(found, (num, NUM_KS)).any(axis=1).mean()),
+        "power": float(np.mean(powers)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--studies", type=int, default=2000)
+    args = parser.parse_args()
+    rows = [measure(setting, num_seeds, args.studies) for setting in SETTINGS for num_seeds in NUM_SEEDS]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    print(f"{'setting':26} seeds  coverage  false findings  power   ({args.studies} studies each)")
+    for row in rows:
+        false = f"{row['false_findings']:14.1%}" if row["seeds"] >= MIN_SEEDS else f"{'-':>14}"
+        print(f"{row['setting']:26} {row['seeds']:5}  {row['coverage']:8.1%}  {false}  {row['power']:5.1%}")
+
+
+if __name__ == "__main__":
+    main()

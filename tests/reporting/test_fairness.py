@@ -1,0 +1,81 @@
+"""What SFT and RFT must share: a difference is named, equality is silent, what is not known is not called equal."""
+
+import json
+
+import pytest
+
+from tasks import report as stage
+from tasks.reporting.fairness import differences, unknown
+from tasks.reporting.study import read_study
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def read(workplace):
+    return read_study(workplace.params.grid, workplace.grades, workplace.policies)
+
+
+def test_a_fair_study_has_no_warning(workplace):
+    assert differences(read(workplace)) == () and unknown(read(workplace)) == ()
+
+
+LORA = {"r": 8, "alpha": 16.0, "dropout": 0.0, "target_modules": "all-linear"}
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("model", {"lora": LORA}, "differ in PEFT mode: LoRA {'r': 8,"),
+        ("model", {"max_pixels": 200_000}, "differ in resolution: None to 200000 pixels against None to None pixels"),
+        ("prompt", {"detection": "Find {asked}"}, "differ in prompt: {'detection': 'Find {asked}'"),
+    ],
+)
+def test_another_setting_of_one_run_is_named_with_both_values(workplace, section, values, said):
+    path = workplace.policies / "sft-4-1" / "history.json"
+    change(path, **{section: json.loads(path.read_text())[section] | values})
+    (warning,) = differences(read(workplace))
+    assert said in warning and warning.endswith("at k = 4, seed 1.")
+
+
+def test_other_training_pictures_are_named(workplace):
+    change(workplace.policies / "grpo-1-0" / "history.json", train_sha256="f" * 64)
+    (warning,) = differences(read(workplace))
+    assert "differ in training pictures" in warning and "sha256 ffffffffffff at k = 1, seed 0" in warning
+
+
+def test_another_existence_mode_is_named(workplace):
+    change(workplace.grades / "grpo-1-0" / "metrics.json", existence="all")
+    (warning,) = differences(read(workplace))
+    assert warning == "SFT and GRPO differ in existence mode: ground_truth against all at k = 1, seed 0."
+
+
+def test_other_truth_is_named(workplace):
+    path = workplace.grades / "sft-1-0" / "predictions.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), "gold": [[0, 0, 1, 1]]}), *others]) + "\n")
+    (warning,) = differences(read(workplace))
+    assert "differ in test set" in warning
+
+
+def test_an_old_history_is_not_called_equal(workplace):
+    path = workplace.policies / "sft-4-1" / "history.json"
+    change(path, model=None, train_sha256=None)
+    assert differences(read(workplace)) == ()
+    assert unknown(read(workplace)) == ("PEFT mode", "resolution", "training pictures")
+    stage.report(**vars(workplace))
+    page = (workplace.out / "report.html").read_text()
+    assert "some history does not tell: PEFT mode, resolution, training pictures." in page
+    assert "Not a fair comparison" not in page
+
+
+def test_the_warning_stands_at_the_top_of_every_form(workplace):
+    change(workplace.grades / "grpo-1-0" / "metrics.json", existence="all")
+    stage.report(**vars(workplace))
+    page = (workplace.out / "report.html").read_text()
+    assert page.index('class="warning" role="alert"') < page.index("<h2>Scores")
+    assert "No difference." not in page
+    assert (
+        "**Not a fair comparison.** SFT and GRPO differ in existence mode" in (workplace.out / "report.md").read_text()
+    )
