@@ -117,7 +117,7 @@ def sections_read(file: Path) -> set[str]:
     """Sections of params.yaml that a file takes as `params.rft`, `job.params.rft` or `load_params().rft`."""
     attributes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
     holders = [(a.attr, ast.unparse(a.value)) for a in attributes]
-    names = {name for name, holder in holders if holder.endswith(("params", "load_params()"))}
+    names = {name for name, holder in holders if holder.split(".")[-1] in ("params", "load_params()")}
     return set(Params.model_fields) if "model_dump" in names else names & set(Params.model_fields)
 
 

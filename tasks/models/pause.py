@@ -27,6 +27,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _signalled.clear()
 
 
 def requested() -> bool:
