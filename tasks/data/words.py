@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.cases import GENES, Case, case
+from tasks.data.cases import GENES, REVISED, Case, case
 from tasks.data.records import DataError, text_hash, write_jsonl
 from tasks.data.stories import Story, story
 from tasks.params import WordsDataset
@@ -49,7 +49,10 @@ def _rows(params: WordsDataset, rng: np.random.Generator) -> Iterator[dict]:
     fewest, most = params.num_steps
     write: Callable[[Story], dict] = gsm8k_row if params.task == "stories" else program_row
     while True:
-        yield case_row(case(rng)) if params.task == "cases" else write(story(rng, int(rng.integers(fewest, most + 1))))
+        if params.task == "cases":
+            yield case_row(case(rng, REVISED))
+        else:
+            yield write(story(rng, int(rng.integers(fewest, most + 1))))
 
 
 def write_words(params: WordsDataset, folder: Path) -> FileDataset:

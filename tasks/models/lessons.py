@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from tasks.data.cases import GENES, case
+from tasks.data.cases import FIRST, GENES, case
 from tasks.data.questions import describe, in_words
 from tasks.data.records import Box
 from tasks.data.referring import one_kind
@@ -100,7 +100,7 @@ def lesson(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
 def text_lesson(rng: np.random.Generator) -> tuple[str, str]:
     """A question without a picture and an answer to it."""
     if rng.random() < RANKING_SHARE:
-        report = case(rng)
+        report = case(rng, FIRST)
         order = np.argsort(rng.gumbel(size=len(GENES)) + report.evidence())[::-1]  # Plackett-Luce: likelier ones first
         return report.text, format_label(", ".join(GENES[g] for g in order[:NUM_RANKED]), report.thought)
     told = story(rng, int(rng.choice(NUM_STEPS)))
