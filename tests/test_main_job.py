@@ -82,11 +82,10 @@ def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(
 
 
 def test_an_openai_job_is_imported_and_trained_by_two_commands(checkout):
-    job, began = Path("tests/openai_job"), time.time()
+    job = Path("tests/openai_job")
     files = ["--train", str(job / "train.jsonl"), "--validation", str(job / "valid.jsonl")]
     run(checkout, sys.executable, "-m", "flows.import_openai", str(job / "job.json"), *files, "--model", "tiny")
     run(checkout, sys.executable, "-m", "flows.sweep", "+experiment=sums")
-    assert time.time() - began < 300
     policy = checkout / "policies" / "grpo-64-0"
     events = list(map(json.loads, (policy / "events.jsonl").read_text().splitlines()))
     assert [event["data"]["step"] for event in events] == list(range(17))

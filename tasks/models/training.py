@@ -108,7 +108,7 @@ class Job:
         grades = grade_all(self.grader, texts, questions)
         stop_if_invalid(self.grader, [g.invalid for g in grades if g.invalid], len(grades))
         valid = [g for g in grades if not g.invalid]
-        row = {"reward": sum(g.reward for g in valid) / len(valid)}
+        row = {"reward": fmean(g.reward for g in valid)}  # exact: equal answers in another order are no better
         if all(g.job for g in grades):
             row |= {f"reward_{name}": fmean(g.sub_rewards[name] for g in valid) for name in valid[0].sub_rewards}
             row |= job_metrics(texts, [g.job for g in grades]) | {"reasoning_tokens": self.reasoning_tokens(texts)}

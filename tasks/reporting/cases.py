@@ -47,8 +47,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class View:
+    """A case; a problem in words has no picture."""
+
     case: Case
-    picture: Picture
+    picture: Picture | None
     marks: tuple[Mark, ...]
 
 
@@ -59,6 +61,9 @@ def views(outcomes: Sequence[Outcome], pool: Path) -> tuple[tuple[View, ...], tu
     turns = (case for turn in zip_longest(*(outcome.shown for outcome in outcomes)) for case in turn if case)
     for case in turns:
         file = case.sft.image
+        if file is None:
+            found.append(View(case, None, ()))
+            continue
         if file not in pictures:
             content, picture = _picture(pool / file, f"picture-{len(pictures)}")
             if len(content) > room:

@@ -9,6 +9,7 @@ from tasks.reporting.study import Answer, Study
 from tasks.scoring.metrics import METRICS
 from tasks.scoring.statistics import MIN_SEEDS, POWER, Interval
 
+BOXED = ("detection", "grounding")  # tasks that are answered by boxes
 SAID = {
     "better": "better than SFT",
     "worse": "worse than SFT",
@@ -118,20 +119,23 @@ def asked(params: Params, answer: Answer) -> str:
 
 def stated(answer: Answer) -> str:
     """What an answer states, in few words."""
-    if answer.task != "classification":
+    if answer.task in BOXED:
         return plural(len(answer.boxes), "box")
-    return "no label" if answer.label is None else f"'{answer.label}'"
+    nothing = "no label" if answer.task == "classification" else "no answer"
+    return nothing if answer.label is None else f"'{answer.label}'"
 
 
 def truth(answer: Answer) -> str:
-    return f"'{answer.gold_label}'" if answer.task == "classification" else plural(len(answer.gold), "box")
+    if answer.task == "job":
+        return "what the job's grader pays"
+    return plural(len(answer.gold), "box") if answer.task in BOXED else f"'{answer.gold_label}'"
 
 
 def graded(answer: Answer) -> str:
-    """The grade of an answer beside its picture."""
-    content = f"states {stated(answer)}" if answer.task == "classification" else f"IoU {fixed(answer.content)}"
+    """The grade of an answer, beside its picture where it has one."""
+    content = f", IoU {fixed(answer.content)}" if answer.task in BOXED else f", states {stated(answer)}"
     failure = f", {answer.failure.replace('_', ' ')}" if answer.failure else ""
-    return f"reward {fixed(answer.reward)}, {content}{failure}"
+    return f"reward {fixed(answer.reward)}{'' if answer.task == 'job' else content}{failure}"
 
 
 def about_the_score(params: Params, study: Study) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def test_the_example_becomes_a_study_that_grades_as_its_job_does(conf, tmp_path,
     assert JobGrader(params.reward.job).parts.keys() == {"number", "exact"}
     for said in (
         "64 to train on",
-        "learning rate 0.0001",
+        "learning rate 0.0003",
         "16 of the training rows",
         "python -m flows.sweep +experiment=sums",
     ):
