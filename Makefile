@@ -1,11 +1,11 @@
-# make demo | test | test-all | ui | base | lint
+# make demo | test | test-all | ui | app | base | lint
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all ui base lint
+.PHONY: demo test test-all ui app base lint
 
 # The environment, once: locked versions, then again only when they change.
 .venv/run: pyproject.toml constraints.txt
@@ -51,3 +51,7 @@ ui: .venv/run
 	mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri sqlite:///$(CURDIR)/.rft/mlflow.db \
 	  > .rft/mlflow.log 2>&1 & mlflow=$$!; \
 	wait
+
+# Ask the trained policies in the browser until Ctrl-C, on this machine only.
+app: .venv/run
+	python -m tasks.app --pool data/pool --policies policies

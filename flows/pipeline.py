@@ -5,6 +5,7 @@
     python -m flows.pipeline --limit 4              # stages at a time (one, where they share a GPU)
 
 Without PREFECT_API_URL the flow starts a server of its own for as long as it runs (`make ui` keeps one running).
+At its end stands the verdict of the report, as a table artifact.
 A failed stage fails the flow (exit code 1); what does not depend on it still finishes, what does is not run.
 """
 
@@ -34,11 +35,12 @@ from prefect.states import Cancelled, Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.params import ParamsError, load_params
-from tasks.stage import StageError, run_stage, stages_end_with_this
+from tasks.stage import StageError, run_stage, show_report, stages_end_with_this
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # else every poll of the server is a line under Hydra
 
 LOCK = Path(".rft/pipeline.lock")
+REPORT = Path("report")  # what the stage of that name leaves
 POLL_SECONDS = 2.0  # how often a run asks the server whether somebody has cancelled it
 
 
@@ -106,6 +108,8 @@ def pipeline(study: str, graph: dict[str, set[str]]) -> None:
                 order.done(name)
             except StageError as error:
                 errors[name] = error
+    if REPORT.name in futures.keys() - errors.keys():
+        show_report(REPORT)
     if errors:
         not_run = sorted(set(graph) - set(futures))
         tail = f"\nnot run, since they need what failed: {', '.join(not_run)}" if not_run else ""

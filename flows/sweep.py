@@ -19,10 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from flows.compose import CONF, PARAMS, resolve, write_params
-from flows.pipeline import PipelineError, run
+from flows.pipeline import REPORT, PipelineError, run
 from tasks.params import ParamsError
 
-REPORT = Path("report")
 NUM_PARALLEL_STAGES = 2
 
 

@@ -8,37 +8,28 @@ Losing MLflow loses nothing: this command brings it back. Run twice, it changes 
 import argparse
 import itertools
 import json
+from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from tasks import tracking
 from tasks.data.records import read_jsonl
 from tasks.params import Params, load_params
+from tasks.reporting.pictures import draw, gold_layer, rft_layer
 
 NUM_PICTURES = 8  # of a run, the same questions for every policy
-GOLD, PREDICTED = "#2ca02c", "#d62728"
 
 
-def draw(image: Image.Image, gold: list, boxes: list) -> Image.Image:
-    """A copy with the boxes (thousandths of its sides) burned in, gold ones green, predicted ones red."""
-    copy = image.convert("RGB")
-    canvas = ImageDraw.Draw(copy)
-    for colour, some in ((GOLD, gold), (PREDICTED, boxes)):
-        for x1, y1, x2, y2 in some:
-            pixels = [x1 * copy.width / 1000, y1 * copy.height / 1000, x2 * copy.width / 1000, y2 * copy.height / 1000]
-            canvas.rectangle(pixels, outline=colour)
-    return copy
-
-
-def pictures(predictions: Path, pool: Path) -> dict[str, Image.Image]:
-    """`NUM_PICTURES` questions spread evenly over the test, by their place in it; none of problems in words."""
-    rows = [row for row in read_jsonl(predictions) if row["image"] is not None]
-    chosen = range(0, len(rows), max(1, len(rows) // NUM_PICTURES))[:NUM_PICTURES]
+def pictures(predictions: Path, pool: Path, policy: str) -> dict[str, Image.Image]:
+    """`NUM_PICTURES` questions about a picture, spread evenly over the test, by their place in it: the true boxes and
+    those of `policy`, drawn as in the report.
+    """
+    rows = [(i, row) for i, row in enumerate(read_jsonl(predictions)) if row["image"] is not None]
     drawn = {}
-    for i in chosen:
-        with Image.open(pool / rows[i]["image"]) as image:
-            drawn[f"{i:05d}"] = draw(image, rows[i]["gold"], rows[i]["boxes"])
+    for i, row in rows[:: max(1, len(rows) // NUM_PICTURES)][:NUM_PICTURES]:
+        layers = [gold_layer(row["gold"]), rft_layer(policy, row["boxes"], row["confidences"])]
+        drawn[f"{i:05d}"] = Image.open(BytesIO(draw(pool / row["image"], layers)))
     return drawn
 
 
@@ -52,7 +43,7 @@ def results(grade: Path, policy: Path | None, pool: Path, model: str) -> trackin
     return tracking.Results(
         curves={"train": history.get("steps", []), "val": history.get("val", [])},
         metrics={**{m: v for m, v in metrics.items() if m not in ("k", "seed")}, **failures, **training, **seconds},
-        pictures=pictures(grade / "predictions.jsonl", pool),
+        pictures=pictures(grade / "predictions.jsonl", pool, metrics["policy"]),
         predictions=grade / "predictions.jsonl",
         model=model,
     )

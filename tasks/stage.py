@@ -3,7 +3,9 @@
 DVC decides whether there is anything to do, restores what it has cached and records the result; Prefect shows it.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,10 +13,21 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+from uuid import UUID
 
+import httpx
 from prefect import task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
+
+from tasks.progress import Progress, read_progress
 
 LOGS = Path(".rft/logs")
 NUM_TAIL_LINES = 20
@@ -45,17 +58,38 @@ def stages_end_with_this():
             process.stdin.close()  # the supervisor's sign to stop the group
 
 
-def _forward(tail: TextIO, rest: str, logger) -> str:
-    """Log the whole lines that were added, of a progress bar its last state; returns the line still being written."""
-    *lines, rest = (rest + tail.read()).split("\n")
-    for line in lines:
-        if text := line.rstrip().rsplit("\r", 1)[-1]:
-            logger.info(text)
-    return rest
+class _Shown:
+    """What a stage says, in its task run: each line in the log, the last one about progress as an artifact too."""
+
+    def __init__(self, name: str):
+        self._logger = get_run_logger()
+        self._key = re.sub("[^a-z0-9]+", "-", name.lower())  # Prefect allows no other characters
+        self._artifact: UUID | None = None
+
+    def forward(self, tail: TextIO, rest: str) -> str:
+        """Show the whole lines that were added, of a bar its last state; returns the line still being written."""
+        *lines, rest = (rest + tail.read()).split("\n")
+        for line in lines:
+            if text := line.rstrip().rsplit("\r", 1)[-1]:
+                self._logger.info(text)
+                if progress := read_progress(text):
+                    self._show(progress)
+        return rest
+
+    def _show(self, progress: Progress) -> None:
+        percent = 100 * progress.step / progress.steps
+        said = f"{progress.name}: step {progress.step} of {progress.steps}, {progress.said}"
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(percent, self._key, said)
+            else:
+                update_progress_artifact(self._artifact, percent, said)
+        except (PrefectException, httpx.HTTPError, OSError) as error:  # a view: no reason to stop a training
+            self._logger.warning(f"the progress is not shown: {error!r}")
 
 
-def _run(name: str, log: Path, logger) -> int:
-    """The exit code of the stage. Its output goes to a file, which outlives this process, then to the logger."""
+def _run(name: str, log: Path, shown: _Shown) -> int:
+    """The exit code of the stage. Its output goes to a file, which outlives this process, then to Prefect."""
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with log.open("w") as output, log.open(encoding="utf-8", errors="replace", newline="\n") as tail:
         process = subprocess.Popen(
@@ -71,9 +105,9 @@ def _run(name: str, log: Path, logger) -> int:
             process.stdin.close()
         rest = ""
         while process.poll() is None:
-            rest = _forward(tail, rest, logger)
+            rest = shown.forward(tail, rest)
             time.sleep(0.2)
-        _forward(tail, rest + "\n", logger)
+        shown.forward(tail, rest + "\n")
         _running.discard(process)
         process.stdin.close()
     return process.returncode
@@ -84,7 +118,34 @@ def run_stage(name: str) -> None:
     """Bring the stage `name` up to date; `StageError` where DVC or the stage fails."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
-    code = _run(name, log, get_run_logger())
+    code = _run(name, log, _Shown(name))
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_TAIL_LINES:]
         raise StageError("\n".join([f"stage {name} failed with exit code {code}; the end of {log}:", *lines]))
+
+
+def _verdicts(metrics: dict) -> list[dict]:
+    """Rows of a table from the report's metrics.json: at each k the policies' mean rewards, and the differences."""
+    rows = []
+    for k, compared in metrics.items():
+        for name, value in compared.items():
+            if isinstance(value, float):
+                rows.append({"k": k, "policy": name, "estimate": value})
+            elif "verdict" in value:
+                told = {key: each for key, each in value.items() if not isinstance(each, dict | list)}
+                rows.append({"k": k, "policy": name, **told})
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: _short(row.get(column)) for column in columns} for row in rows]
+
+
+def _short(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def show_report(folder: Path) -> None:
+    """The verdict of the report in `folder` as a table in Prefect, and a link to the page."""
+    said = (folder / "summary.txt").read_text(encoding="utf-8").split("\n\n")[0]
+    rows = _verdicts(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    create_table_artifact(rows, key="verdict", description=said)
+    page = (folder / "report.html").resolve().as_uri()
+    create_link_artifact(page, link_text="report.html", key="report", description=said)

@@ -1,4 +1,4 @@
-"""MLflow as a view of what is on disk: one run a policy and grid point, in the experiment of its study.
+"""MLflow as a view of what is on disk: in a study's experiment one run for it, and below one a policy and grid point.
 
 The only MLflow import of the project. A run is known by its fingerprint: policy, grid point, the parameters that reach
 it and the data. Publishing the same files again leaves it as it is; publishing other files under the same fingerprint
@@ -23,6 +23,7 @@ os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 HOME = Path(".rft")
 FINGERPRINT, CONTENT = "kshot.fingerprint", "kshot.content"
@@ -48,6 +49,12 @@ class Point:
     @property
     def name(self) -> str:
         return self.policy if self.k is None else f"{self.policy}-{self.k}-{self.seed}"
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where it stands in the grid, by which MLflow's charts and tables group runs."""
+        place = {"policy": self.policy, "k": self.k, "seed": self.seed}
+        return {key: str(value) for key, value in place.items() if value is not None}
 
     @property
     def flat_params(self) -> dict[str, str]:
@@ -95,7 +102,8 @@ def _locked() -> Iterator[None]:
 
 
 def init(study: str) -> tuple[MlflowClient, str]:
-    """A client and the id of the study's experiment, both made at first use.
+    """A client and the id of the study's experiment, both made at first use. What a killed publisher left RUNNING is
+    ended.
 
     MLFLOW_TRACKING_URI, where set, says where; else it is .rft/mlflow.db. A lock is held: processes that create the
     tables of a fresh SQLite file at the same time break it for good.
@@ -106,6 +114,7 @@ def init(study: str) -> tuple[MlflowClient, str]:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(study)
         if experiment:
+            _close_stale(client, experiment.experiment_id)
             return client, experiment.experiment_id
         artifacts = (HOME / "mlartifacts").resolve().as_uri() if uri == own else None
         return client, client.create_experiment(study, artifact_location=artifacts)
@@ -115,8 +124,8 @@ def _runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
     return list(client.search_runs([experiment], filter_string=condition, max_results=1000))
 
 
-def close_stale(client: MlflowClient, experiment: str) -> None:
-    """End the runs that a killed publisher left RUNNING. Called under the lock: no other publisher is alive."""
+def _close_stale(client: MlflowClient, experiment: str) -> None:
+    """Called under the lock: no publisher is alive, so what is RUNNING was left by one that was killed."""
     for run in _runs(client, experiment, "attributes.status = 'RUNNING'"):
         if FINGERPRINT in run.data.tags:
             client.set_terminated(run.info.run_id, "KILLED")
@@ -132,31 +141,46 @@ def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
     return [Metric(f"{prefix}/{key}", float(value), time, step) for key, value in numbers.items()]
 
 
+def _parent(client: MlflowClient, experiment: str, study: str) -> str:
+    """The id of the study's own run, made at first use: it holds nothing but its children."""
+    fingerprint = _sha256(study.encode())
+    found = _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    if found:
+        return found[0].info.run_id
+    run_id = client.create_run(experiment, run_name=study, tags={FINGERPRINT: fingerprint}).info.run_id
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
 def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
-    tags = {FINGERPRINT: point.fingerprint, "policy": point.policy, "data_hash": point.data_hash}
-    if point.k is not None:
-        tags |= {"k": str(point.k), "seed": str(point.seed)}
+    tags = {FINGERPRINT: point.fingerprint, **point.place, "data_hash": point.data_hash}
     run = client.create_run(experiment, run_name=point.name, tags=tags)
-    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in point.flat_params.items()])
+    params = {**point.place, **point.flat_params}
+    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     dataset = Dataset(point.study, point.data_hash[:32], "local", json.dumps(point.params["dataset"]))
     client.log_inputs(run.info.run_id, datasets=[DatasetInput(dataset)])
     return run
 
 
 def publish(point: Point, results: Results) -> str:
-    """The id of the one run that shows `results`: the one that is there, or a new one in its place."""
+    """The id of the one run that shows `results`, a child of its study's: the one that is there, or a new one."""
     client, experiment = init(point.study)
     with _locked():
-        close_stale(client, experiment)
-        found = _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{point.fingerprint}'")
-        for run in found:
-            if run.info.status == "FINISHED" and run.data.tags.get(CONTENT) == results.content:
-                return run.info.run_id
-        for run in found:
-            client.delete_run(run.info.run_id)
-        run = _create(client, experiment, point)
-        _fill(client, run, results)
-        return run.info.run_id
+        run_id = _published(client, experiment, point, results)
+        client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, _parent(client, experiment, point.study))
+        return run_id
+
+
+def _published(client: MlflowClient, experiment: str, point: Point, results: Results) -> str:
+    found = _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{point.fingerprint}'")
+    for run in found:
+        if run.info.status == "FINISHED" and run.data.tags.get(CONTENT) == results.content:
+            return run.info.run_id
+    for run in found:
+        client.delete_run(run.info.run_id)
+    run = _create(client, experiment, point)
+    _fill(client, run, results)
+    return run.info.run_id
 
 
 def _fill(client: MlflowClient, run: Run, results: Results) -> None:

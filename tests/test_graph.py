@@ -34,7 +34,7 @@ def test_the_stages_of_a_grid_of_two_by_two(graph):
     points = [f"{k}-{seed}" for k, seed in itertools.product(GRID["k"], GRID["seed"])]
     each = ["slice@{}", "warmup@{}", "sft@{}", "rft@grpo-{}", "grade@sft-{}", "grade@grpo-{}"]
     expected = {name.format(point) for name in each for point in points}
-    assert set(graph) == expected | {"prepare", "grade_base", "report", "publish"}
+    assert set(graph) == expected | {"prepare", "grade_base", "curves", "report", "publish"}
 
 
 def test_what_needs_what(graph):

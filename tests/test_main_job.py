@@ -95,6 +95,34 @@ def test_an_openai_job_is_imported_and_trained_by_two_commands(checkout):
     assert {"base", "sft", "grpo"} <= set(json.loads((checkout / "report" / "metrics.json").read_text())["k=64"])
 
 
+def commit(checkout: Path) -> None:
+    run(checkout, "git", "add", "-A")
+    run(checkout, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "study")
+
+
+def test_an_experiment_is_run_and_compared_by_dvc(checkout):
+    """`dvc exp run -S` runs what the change reaches; metrics, plots and experiments show it beside what was."""
+    run(checkout, sys.executable, "-m", "flows.compose", *TINY)
+    commit(checkout)  # DVC keeps its experiments in git
+    run(checkout, "dvc", "repro")
+    commit(checkout)
+    ran = run(checkout, "dvc", "exp", "run", "-n", "faster", "-S", "rft.learning_rate=0.005")
+    assert "Running stage 'rft@grpo-1-0'" in ran and "Running stage 'sft@1-0'" not in ran
+    shown = json.loads(run(checkout, "dvc", "metrics", "show", "--json"))[""]["data"]
+    assert {"grades/base/metrics.json", "grades/grpo-1-0/metrics.json", "report/metrics.json"} <= shown.keys()
+    assert {"base", "sft", "grpo"} <= shown["report/metrics.json"]["data"]["k=1"].keys()
+    changed = json.loads(run(checkout, "dvc", "metrics", "diff", "--json"))
+    assert "grades/grpo-1-0/metrics.json" in changed and "grades/sft-1-0/metrics.json" not in changed
+    plots = json.loads(run(checkout, "dvc", "plots", "diff", "HEAD", "--json"))["data"]
+    runs = ["warmup-1-0", "sft-1-0", "grpo-1-0"]
+    assert set(plots) == {f"curves/val/{name}.csv" for name in runs} | {"curves/reward/grpo-1-0.csv"}
+    (curve,) = plots["curves/val/grpo-1-0.csv"]
+    assert curve["revisions"] == ["workspace", "HEAD"]
+    assert {"step", "reward"} <= curve["content"]["data"]["values"][0].keys()
+    table = run(checkout, "dvc", "exp", "show", "--csv").splitlines()
+    assert "rft.learning_rate" in table[0] and any("faster" in row and "0.005" in row for row in table[1:])
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_at_tiny_size(checkout, experiment):
     """Those on real data run on the embedded twin of their task."""

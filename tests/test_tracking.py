@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow import MlflowClient
-from PIL import Image
+from PIL import Image, ImageColor
 
 from tasks import tracking
 from tasks.params import validate
 from tasks.publish import publish
+from tasks.reporting.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS = """
@@ -69,6 +70,7 @@ def study(workplace, params):
     for name in ("base", "sft-1-0", "grpo-1-0"):
         (grades / name).mkdir(parents=True)
         row = {"image": "images/t.png", "gold": [[100, 200, 500, 600]], "boxes": [[700, 200, 900, 600]]}
+        row |= {"confidences": [0.9]}
         (grades / name / "predictions.jsonl").write_text(json.dumps(row) + "\n")
         metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5, "failures": {"no_answer": 3}}
         (grades / name / "metrics.json").write_text(json.dumps(metrics))
@@ -81,9 +83,9 @@ def study(workplace, params):
 
 
 def runs(experiment: str = "digits") -> dict:
-    """Run name -> run, of those that MLflow shows."""
+    """Run name -> run, of a study's points as MLflow shows them."""
     client, number = tracking.init(experiment)
-    found = client.search_runs([number])
+    found = client.search_runs([number], "tags.policy != ''")
     assert len({run.info.run_name for run in found}) == len(found), "a run is there twice"
     return {run.info.run_name: run for run in found}
 
@@ -105,8 +107,27 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     assert run.data.tags["model"].endswith("policies/grpo-1-0")
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_hash"][:32]
     picture = Image.open(client.download_artifacts(run.info.run_id, "pictures/00000.png"))
-    assert picture.getpixel((10, 20)) == (0x2C, 0xA0, 0x2C)  # a corner of the gold box: 100 of 1000 of 100 pixels
-    assert picture.getpixel((70, 20)) == (0xD6, 0x27, 0x28)
+    colours = {picture.getpixel((x, y))[:3] for x in range(picture.width) for y in range(picture.height)}
+    assert {ImageColor.getrgb(LIGHT.gold), ImageColor.getrgb(LIGHT.rft[0])} <= colours  # the truth and the policy
+
+
+def test_the_points_stand_below_one_run_of_the_study(study):
+    """By policy, k and seed as parameters and as tags, as the compare and parallel-coordinates views group them."""
+    publish(*study)
+    publish(*study)
+    client, experiment = tracking.init("digits")
+    (parent,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    assert parent.info.status == "FINISHED"
+    children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert {run.info.run_name for run in children} == {"base", "sft-1-0", "grpo-1-0"}
+    for run in children:
+        place = {key: value for key, value in run.data.params.items() if key in ("policy", "k", "seed")}
+        expected = dict(zip(("policy", "k", "seed"), run.info.run_name.split("-"), strict=False))
+        assert place == expected and expected.items() <= run.data.tags.items()
+    client.delete_run(parent.info.run_id)
+    publish(*study)
+    (again,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs().values()} == {again.info.run_id}
 
 
 def test_publishing_the_same_files_again_changes_nothing(study):

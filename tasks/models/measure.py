@@ -1,8 +1,9 @@
 """What the shipped base model can do before any fine-tuning: `python -m tasks.models.measure --model models/tiny`.
 
-Prints a JSON line for each embedded task on print (fresh scenes) and on handwriting (train pictures of the embedded
-set; the test pictures stay unseen): mean reward of the greedy answers, its parts, and the head room of RFT: the mean
-and the best of 8 sampled answers. Detection questions are about categories that the picture shows.
+Prints a JSON line for each embedded task, those of pictures on print (fresh scenes) and on handwriting (train pictures
+of the embedded set; the test pictures stay unseen), those in words on the study's train problems: mean reward of the
+greedy answers, its parts, and the head room of RFT: the mean and the best of 8 sampled answers. Detection questions are
+about categories that the picture shows.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
 from tasks.models.printed import printed_glyph
-from tasks.params import EMBEDDED_TASKS, DigitsDataset, Params, load_params
+from tasks.params import EMBEDDED_TASKS, WORD_TASKS, DigitsDataset, Params, WordsDataset, load_params
 from tasks.prepare import prepare
 
 NUM_SCENES, NUM_SAMPLES = 150, 8
@@ -36,7 +37,7 @@ def printed_pool(dataset: DigitsDataset, folder: Path) -> None:
 
 
 def measure(params: Params, model_path: Path, pool: Path) -> dict[str, float]:
-    """Means over the questions about the train pictures of a pool."""
+    """Means over the train questions of a pool."""
     questions = ask(read_records(pool / "train.jsonl"), [], 0)
     model, processor = load_model(params.model, model_path), load_processor(params.model, model_path)
     grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
@@ -63,15 +64,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     args = parser.parse_args()
-    params = load_params()
-    for task in EMBEDDED_TASKS:
-        dataset = DigitsDataset(source="digits", task=task, seed=0, num_train=NUM_SCENES, num_val=10, num_test=10)
+    params, sizes = load_params(), {"seed": 0, "num_train": NUM_SCENES, "num_val": 10, "num_test": 10}
+    for task in (*EMBEDDED_TASKS, *WORD_TASKS):
         with tempfile.TemporaryDirectory() as scratch:
-            prepare(dataset, Path(scratch) / "handwriting" / "pool")
-            printed_pool(dataset, Path(scratch) / "print")
-            for world in ("print", "handwriting"):
-                means = measure(params, args.model, Path(scratch) / world / "pool")
-                row = {key: round(float(value), 4) for key, value in means.items()}
+            pools = {world: Path(scratch) / world / "pool" for world in ("print", "handwriting")}
+            if task in EMBEDDED_TASKS:
+                dataset = DigitsDataset(source="digits", task=task, **sizes)
+                prepare(dataset, pools["handwriting"])
+                printed_pool(dataset, pools["print"].parent)
+            else:
+                pools = {"words": Path(scratch) / "pool"}
+                prepare(WordsDataset(source="words", task=task, num_steps=[2, 4], **sizes), pools["words"])
+            for world, pool in pools.items():
+                row = {key: round(float(value), 4) for key, value in measure(params, args.model, pool).items()}
                 print(json.dumps({"task": task, "world": world, **row}), flush=True)
 
 

@@ -152,7 +152,7 @@ def talk(tower: Path, out: Path, steps: int, batch_size: int, lr: float, seed: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     phases = parser.add_subparsers(dest="phase", required=True)
-    for phase, steps in (look, 2000), (talk, 2800):
+    for phase, steps in (look, 2000), (talk, 2400):
         command = phases.add_parser(phase.__name__, help=phase.__doc__.splitlines()[0])
         command.set_defaults(run=phase)
         if phase is talk:

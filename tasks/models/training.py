@@ -1,6 +1,7 @@
 """What the training stages share: their inputs, LoRA, the validation score, and the folder they leave behind."""
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
 from tasks.models.budget import Budget
+from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
 from tasks.models.events import events
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor, tokenizer_of
 from tasks.models.validation import Validation
-from tasks.params import Params, Rft, Sft
+from tasks.params import ALGORITHMS, Params, Rft, Sft
 
 # transformers' and TRL's names of what is kept of a step -> ours
 CURVES = {
@@ -159,8 +161,8 @@ class Job:
         }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
-        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, of an
-        imported job events.jsonl, and checkpoints/step-N where several were kept (with LoRA, the adapter alone).
+        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, a model
+        card, of an imported job events.jsonl, and checkpoints/step-N where several were kept (with LoRA, the adapter).
         """
         budget = {"budget": self.budget.row(model)} if self.budget else {}
         out.mkdir(parents=True)
@@ -190,6 +192,16 @@ class Job:
         if self.params.reward.job and any("num_graded" in row for row in steps):
             names = part_names(self.params.reward.job.grader)
             write_jsonl(out / "events.jsonl", events(names, steps, history["val"], self.began))
+        origin, sees = self.init or self.params.model.path, isinstance(self.processor, ProcessorMixin)
+        card = model_card(self.params.model, origin, history, self.command(out), sees)
+        (out / "README.md").write_text(card, encoding="utf-8")
+
+    def command(self, out: Path) -> str:
+        """What is typed to train `out` as this job does."""
+        rft = ["rft", "--algorithm", self.policy, "--init", str(self.init)]
+        stage, *words = rft if self.policy in ALGORITHMS else [self.policy]
+        words += ["--pool", str(self.pool), "--slice", str(self.slice), "--seed", str(self.seed), "--out", str(out)]
+        return shlex.join(["python", "-m", f"tasks.{stage}", *words])
 
     def _save_checkpoints(self, model: PreTrainedModel, folder: Path, validation: Validation) -> None:
         """Each of the best, where more than one is kept: a folder that a model can be loaded from."""

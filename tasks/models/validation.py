@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tasks.progress import progress_bar
 
 MOST_GAP = 0.2  # mean reward of train minus that of val
 
@@ -36,7 +37,7 @@ class Validation(TrainerCallback):
 
     `score` gives the `reward` of a model, and what else its row of `curve` is to hold: [{"step", "reward"}, ...].
     `best` are the `keep` best, the earlier of two that are equal first; `restore` puts the best weights back (they wait
-    in main memory). A bar called `name` shows on a terminal, and nothing elsewhere.
+    in main memory). `name` stands before the progress that it shows.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class Validation(TrainerCallback):
         keep: int = 1,
     ):
         self.score, self.every, self.patience, self.max_kl, self.keep = score, every, patience, max_kl, keep
-        self.bar = tqdm(desc=name, disable=None, unit="step")
+        self.bar = progress_bar(name)
         self.curve: list[dict[str, float]] = []
         self.best: list[Best] = []
         self._train_rewards: list[float] = []  # of the steps since the last check
         self._alarmed = False
+        self._shown: dict[str, str] = {}  # beside the bar
 
     @property
     def best_step(self) -> int:
@@ -62,7 +64,8 @@ class Validation(TrainerCallback):
     def _check(self, model: PreTrainedModel, step: int) -> None:
         scored = self.score(model)
         reward = scored["reward"]
-        self.bar.set_postfix(val_reward=f"{reward:.3f}")
+        self._shown["val_reward"] = f"{reward:.3f}"
+        self.bar.set_postfix(self._shown)
         self.curve.append({"step": step, **scored})
         if len(self.best) < self.keep or reward > self.best[-1].reward:
             weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
@@ -93,6 +96,8 @@ class Validation(TrainerCallback):
         """The metrics of a step."""
         if "reward" in logs:
             self._train_rewards.append(logs["reward"])
+            self._shown["reward"] = f"{logs['reward']:.3f}"
+            self.bar.set_postfix(self._shown, refresh=False)
         if self.max_kl is not None and not logs.get("kl", 0.0) <= self.max_kl:  # NaN too
             warnings.warn(
                 f"stops at step {state.global_step}: the KL to the reference is {logs['kl']:.3g}, above rft.max_kl "

@@ -47,10 +47,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class View:
-    """A case; a problem in words has no picture."""
-
     case: Case
-    picture: Picture | None
+    picture: Picture | None  # a problem in words has none
     marks: tuple[Mark, ...]
 
 

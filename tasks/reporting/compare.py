@@ -65,12 +65,12 @@ class Difference:
         if self.verdict != "too little data":
             return ""
         if len(self.by_seed) >= MIN_SEEDS:
-            more = "seeds" if self.seed_share > 0.5 else "test pictures"
+            more = "seeds" if self.seed_share > 0.5 else "test questions"
             return f"a true difference below {self.detectable:.3f} can go unnoticed: take more {more}"
         one = len(self.by_seed) == 1
         runs = {1: "this run is better", -1: "this run is worse"}[self._shown] if one and self._shown else ""
         seeds = "1 seed" if one else f"{len(self.by_seed)} seeds"
-        return f"{runs}{runs and ' on such pictures, but '}{seeds} cannot speak for other runs: take {MIN_SEEDS}"
+        return f"{runs}{runs and ' on such questions, but '}{seeds} cannot speak for other runs: take {MIN_SEEDS}"
 
     @property
     def _shown(self) -> int:

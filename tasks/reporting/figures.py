@@ -79,7 +79,7 @@ def _over_k(figure: Figure, comparisons: Sequence[Comparison], intervals: dict, 
         axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
     axes.set_xticks(range(len(comparisons)), [str(c.k) for c in comparisons])
     axes.set_xlim(-0.3, len(comparisons) - 0.7)
-    axes.set_xlabel("k, labelled pictures per category")
+    axes.set_xlabel("k")
     return axes
 
 

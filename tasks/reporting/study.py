@@ -69,7 +69,7 @@ class History:
     seed: int
     seconds: float
     best_step: int
-    num_labelled: int  # pictures
+    num_labelled: int  # pictures, or problems
     steps: tuple[dict, ...]
     val: tuple[dict, ...]
     budget: dict | None = None
@@ -123,7 +123,13 @@ class Study:
         return len(self.base.answers)
 
     @property
+    def unit(self) -> str:
+        """What k and the test set count."""
+        return "problem" if all(a.image is None for a in self.base.answers) else "picture"
+
+    @property
     def num_pictures(self) -> int:
+        """Or problems, each of one question."""
         return len({a.record_id for a in self.base.answers})
 
 

@@ -9,7 +9,6 @@ from tasks.reporting.study import Answer, Study
 from tasks.scoring.metrics import METRICS
 from tasks.scoring.statistics import MIN_SEEDS, POWER, Interval
 
-BOXED = ("detection", "grounding")  # tasks that are answered by boxes
 SAID = {
     "better": "better than SFT",
     "worse": "worse than SFT",
@@ -60,7 +59,7 @@ def headline(study: Study, comparisons: Sequence[Comparison], algorithm: str, co
     detail = (
         f"t k = {last.k}, {name(algorithm)} scores {fixed(last.score(algorithm).reward.estimate)} against SFT's "
         f"{fixed(last.score('sft').reward.estimate)}: {signed(difference.interval.estimate)} "
-        f"({percent(confidence)} interval {low} to {high}, {plural(study.num_pictures, 'picture')}, "
+        f"({percent(confidence)} interval {low} to {high}, {plural(study.num_pictures, study.unit)}, "
         f"{plural(len(study.grid.seed), 'seed')}): {difference.verdict}{difference.why and f' ({difference.why})'}."
     )
     if len(comparisons) == 1:
@@ -100,7 +99,7 @@ def existence(study: Study) -> str:
 
 
 def extent(study: Study) -> str:
-    pictures, questions = plural(study.num_pictures, "test picture"), plural(study.num_questions, "question")
+    pictures, questions = plural(study.num_pictures, f"test {study.unit}"), plural(study.num_questions, "question")
     seeds = f"{plural(len(study.grid.seed), 'seed')} ({', '.join(map(str, study.grid.seed))})"
     return f"{pictures}, {questions}, {seeds}. {existence(study)}".rstrip()
 
@@ -118,24 +117,25 @@ def asked(params: Params, answer: Answer) -> str:
 
 
 def stated(answer: Answer) -> str:
-    """What an answer states, in few words."""
-    if answer.task in BOXED:
+    """What an answer states, in few words; of a job nobody knows."""
+    if answer.task == "job":
+        return "an answer"
+    if answer.gold_label is None:
         return plural(len(answer.boxes), "box")
-    nothing = "no label" if answer.task == "classification" else "no answer"
-    return nothing if answer.label is None else f"'{answer.label}'"
+    return "nothing" if answer.label is None else f"'{answer.label}'"
 
 
 def truth(answer: Answer) -> str:
     if answer.task == "job":
-        return "what the job's grader pays"
-    return plural(len(answer.gold), "box") if answer.task in BOXED else f"'{answer.gold_label}'"
+        return "what the grader pays"
+    return plural(len(answer.gold), "box") if answer.gold_label is None else f"'{answer.gold_label}'"
 
 
 def graded(answer: Answer) -> str:
-    """The grade of an answer, beside its picture where it has one."""
-    content = f", IoU {fixed(answer.content)}" if answer.task in BOXED else f", states {stated(answer)}"
+    """The grade of an answer beside its question."""
+    content = f"IoU {fixed(answer.content)}" if answer.gold_label is None else f"states {stated(answer)}"
     failure = f", {answer.failure.replace('_', ' ')}" if answer.failure else ""
-    return f"reward {fixed(answer.reward)}{'' if answer.task == 'job' else content}{failure}"
+    return f"reward {fixed(answer.reward)}, {content}{failure}"
 
 
 def about_the_score(params: Params, study: Study) -> tuple[str, ...]:
@@ -193,21 +193,21 @@ def _coverage(params: Params, study: Study) -> str:
     seeds, ks, settings = study.grid.seed, study.ks, params.report
     if len(seeds) == 1:
         covered = (
-            "There is one seed, so the intervals cover the choice of test pictures only and say nothing about another "
-            "training run"
+            f"There is one seed, so the intervals cover the choice of test {study.unit}s only and say nothing about "
+            "another training run"
         )
     else:
         covered = (
-            f"The intervals cover the choice of test pictures and of the {len(seeds)} training seeds together; the "
-            "base model has no seed, so its own covers pictures only"
+            f"The intervals cover the choice of test {study.unit}s and of the {len(seeds)} training seeds together; "
+            f"the base model has no seed, so its own covers {study.unit}s only"
         )
     several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
     return (
         f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
-        f"one picture kept together, policies compared on the same questions).{several} 'Better' and 'worse' take at "
-        f"least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction over "
-        f"the k's. Otherwise it is 'no difference shown' where a true difference of {settings.relevant_difference:g} "
-        f"would be found with a probability of {percent(POWER)}, and 'too little data' where it would not."
+        f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
+        f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
+        f"over the k's. Otherwise it is 'no difference shown' where a true difference of "
+        f"{settings.relevant_difference:g} would be found with a probability of {percent(POWER)}, and 'too little data' where it would not."
     )
 
 

@@ -1,5 +1,6 @@
 """The flow on small graphs, with a real DVC and a real Prefect server: what runs, what is left, what is shown."""
 
+import json
 import os
 import shlex
 import signal
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.states import Cancelling
 
 from flows.pipeline import read_graph
@@ -37,6 +40,19 @@ CHAINS = {
 STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 STUBBORN += "open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
 LONG = {"long": stage(f'{PYTHON} -c "{STUBBORN}"', "never")}
+# a training that waits between its first and its last step, and a report
+TRAINS = stage(
+    "echo a word of the stage && echo 'progress: grpo step 1 of 4, reward=0.500, 00:09 left' && "
+    "while [ ! -e go ]; do sleep 0.1; done && echo 'progress: grpo step 4 of 4, reward=0.750, 00:00 left' && touch p",
+    "p",
+)
+METRICS = '{"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": {"estimate": 0.25, "verdict": "better", "by_seed": {}}}}'
+REPORTS = stage(
+    f"mkdir -p report && echo '{METRICS}' > report/metrics.json && touch report/report.html && "
+    "printf 'At k = 1, GRPO scores 0.75.\\n\\nmore\\n' > report/summary.txt",
+    "report",
+    ("p",),
+)
 PAIR = {name: stage(f"date +%s.%N > {name} && sleep 3 && date +%s.%N >> {name}", name) for name in ("one", "two")}
 
 
@@ -54,11 +70,13 @@ def environment(tmp_path_factory):
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     server = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with SyncPrefectClient(variables["PREFECT_API_URL"]) as client:
-        until(lambda: client.api_healthcheck() is None, 60)
-    yield variables
-    server.terminate()
-    server.wait(30)
+    try:
+        with SyncPrefectClient(variables["PREFECT_API_URL"]) as client:
+            until(lambda: client.api_healthcheck() is None, 120)
+        yield variables
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 @pytest.fixture
@@ -108,6 +126,13 @@ def ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def artifacts(environment: dict, flow_run_id: UUID) -> dict:
+    """{key: the artifact} of a flow run and its task runs."""
+    with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id={"any_": [flow_run_id]}))
+    return {artifact.key: artifact for artifact in found}
+
+
 def flow_runs(environment: dict) -> list[tuple[str, dict]]:
     """Of this checkout: (state of the flow run, task run name -> state), the latest first."""
     with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
@@ -130,6 +155,31 @@ def test_a_failed_stage_fails_the_flow_and_stops_only_what_needs_it(environment,
     assert "unicorn" in Path(".rft/logs/bad.log").read_text()
     states = {"start": "COMPLETED", "bad": "FAILED", "good": "COMPLETED", "after_good": "COMPLETED"}
     until(lambda: flow_runs(environment) == [("FAILED", states)])  # task runs reach the server a little later
+
+
+def test_progress_the_verdict_and_the_stages_words_are_shown(environment, checkout):
+    """While the training goes on its artifact tells how far it is; at the end there is a table, and a link."""
+    write_graph({"rft": {"matrix": {"point": ["grpo-1-0"]}, **TRAINS}, "report": REPORTS})
+    flow = start(environment)
+    with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+        until(lambda: any(f"checkout:{checkout}" in run.tags for run in client.read_flow_runs()), 60)
+        (run,) = [run for run in client.read_flow_runs() if f"checkout:{checkout}" in run.tags]
+        until(lambda: "rft-grpo-1-0" in artifacts(environment, run.id))
+        shown = artifacts(environment, run.id)["rft-grpo-1-0"]
+        assert (shown.type, shown.data) == ("progress", 25.0)
+        assert shown.description == "grpo: step 1 of 4, reward=0.500, 00:09 left"
+        Path("go").touch()
+        assert finish(flow)[0] == 0
+        shown = artifacts(environment, run.id)
+        assert shown["rft-grpo-1-0"].data == 100.0
+        table = json.loads(shown["verdict"].data)
+        assert shown["verdict"].description == "At k = 1, GRPO scores 0.75."
+        assert [(row["k"], row["policy"], row["estimate"], row["verdict"]) for row in table] == [
+            ("k=1", "sft", 0.5, None), ("k=1", "grpo-sft", 0.25, "better")
+        ]  # fmt: skip
+        assert (checkout / "report" / "report.html").as_uri() in shown["report"].data
+        logs = client.read_logs(LogFilter(flow_run_id={"any_": [run.id]}))
+        assert "a word of the stage" in {log.message for log in logs if log.task_run_id is not None}
 
 
 def test_a_named_stage_runs_with_what_it_needs_and_nothing_else(environment, checkout):

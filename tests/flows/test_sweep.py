@@ -10,7 +10,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPORT = {  # a report that shows the study's beta, and breaks at 0.5
-    "cmd": "mkdir -p report && echo ${rft.beta} > report/report.md && test ${rft.beta} != 0.5",
+    "cmd": "mkdir -p report && cd report && echo ${rft.beta} > report.md && test ${rft.beta} != 0.5 && "
+    "echo better > summary.txt && echo '{}' > metrics.json",
     "params": ["rft"],
     "outs": ["report"],
 }

@@ -114,7 +114,7 @@ def test_the_statistics_beside_a_difference(workplace, study):
     ("changed", "why"),
     [
         ({}, "a true difference below 0.084 can go unnoticed: take more seeds"),
-        ({"seed_share": 0.2}, "a true difference below 0.084 can go unnoticed: take more test pictures"),
+        ({"seed_share": 0.2}, "a true difference below 0.084 can go unnoticed: take more test questions"),
         ({"by_seed": {0: 0.0}}, "1 seed cannot speak for other runs: take 3"),
         ({"by_seed": {0: 0.0, 1: 0.1}}, "2 seeds cannot speak for other runs: take 3"),
         ({"verdict": "no difference shown"}, ""),
@@ -129,12 +129,12 @@ def test_one_seed_says_what_this_run_shows(study):
     changed = {"verdict": "too little data", "by_seed": {0: 0.03}}
     ways = {(0.01, 0.05): "better", (-0.05, -0.01): "worse"}
     for (low, high), word in ways.items():
-        why = f"this run is {word} on such pictures, but 1 seed cannot speak for other runs: take 3"
+        why = f"this run is {word} on such questions, but 1 seed cannot speak for other runs: take 3"
         assert difference(low, high, **changed).why == why
     study = replace(study, grid=make_params(k=(4,), seed=(0,)).grid)
     text = headline(study, [comparison(4, 0.01, 0.05, **changed)], "grpo", 0.95)
     assert text.endswith(
-        "1 seed): too little data (this run is better on such pictures, but 1 seed cannot speak for other "
+        "1 seed): too little data (this run is better on such questions, but 1 seed cannot speak for other "
         "runs: take 3)."
     )
 
