@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from tasks.data.questions import ask
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
+from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
 from tasks.graders.rubric import same_answer
 from tasks.models.coordinates import Coordinates, Grader
@@ -89,7 +90,9 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
     grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
-    rows = [prediction(q, text, grader(text, q)) for q, text in zip(questions, completions, strict=True)]
+    grades = grade_all(grader, completions, questions)
+    stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
+    rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]
     if params.grade.samples:
         voters = {n: q for n, q in enumerate(questions) if q.task in VOTED}
         votes = vote(params, policy, processor, list(voters.values()), pool, grader)

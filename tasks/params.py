@@ -16,6 +16,7 @@ from tasks.schema.reward import (
     ClassificationReward,
     DetectionReward,
     GroundingReward,
+    JobReward,
     MathsReward,
     ProgramReward,
     RankingReward,
@@ -23,7 +24,7 @@ from tasks.schema.reward import (
 )
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
-__all__ += ["RankingReward", "Reward"]
+__all__ += ["JobReward", "RankingReward", "Reward"]
 
 ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
@@ -107,7 +108,7 @@ Asking = Annotated[str, AfterValidator(_holds_asked)]
 
 class Prompt(Section):
     """The user's turn for each task. {asked} becomes the question's category, instruction or problem; other braces
-    stay.
+    stay. An imported job has no prompt: its conversations are sent as they are, after the system message `job` if any.
     """
 
     detection: Asking
@@ -116,6 +117,7 @@ class Prompt(Section):
     maths: Asking | None = None
     program: Asking | None = None
     ranking: Asking | None = None
+    job: str | None = None
 
 
 class Sft(Section):
@@ -173,6 +175,7 @@ class Rft(Section):
     """A step rolls out `num_generations` completions for each of `prompts_per_step` prompts. The learning rate rises
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
     where one group is not more. A step whose mean KL to the reference is above `max_kl` is the last (null: none is).
+    More than one of `num_checkpoints`: so many of the best on val are kept beside the policy, as checkpoints/step-N.
     """
 
     engine: Literal["kshot", "trl"]
@@ -194,6 +197,7 @@ class Rft(Section):
     scale_rewards: bool
     eval_steps: Count
     patience: Count
+    num_checkpoints: Count = 1
     ppo: Ppo
     self_training: SelfTraining
 
@@ -207,12 +211,14 @@ class Rft(Section):
 class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
     those of which the base model states a box (`model`, as published: it caps every policy's recall). Of a maths or
-    program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k.
+    program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k. Validation
+    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`.
     """
 
     existence: Literal["ground_truth", "all", "model"]
     batch_size: Count
     max_new_tokens: Count
+    val_samples: Count = 1
     samples: Annotated[int, Field(ge=0)] = 0
     temperature: Positive = 1.0
 

@@ -4,11 +4,14 @@
 --out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
 2401.08967), by our engine `kshot` or by TRL's; or self-training, ReFT's baselines. The reward is the grader of
 `tasks.graders`, which validation and grading use too; training stops early and keeps the best weights by it on val.
+SIGTERM or the file .rft/pause pauses a run of `kshot` (exit code 75); the same command goes on.
 """
 
+import sys
 from functools import partial
 from pathlib import Path
 
+from tasks.models import pause
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job
 from tasks.params import ALGORITHMS, load_params
@@ -34,7 +37,11 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, ROOT)
-    model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
+    try:
+        model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
+    except pause.Paused as paused:
+        print(paused, file=sys.stderr)
+        sys.exit(pause.EXIT_CODE)
     job.save(model, args.out, validation, steps)
     Checkpoints(ROOT, job).clear()
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 HOME = Path(".rft")
 FINGERPRINT, CONTENT = "kshot.fingerprint", "kshot.content"
 MAX_BATCH = 1000  # metrics in one request of MLflow
+NAMELESS = re.compile(
+    r"[^\w\-. :/]|(?<=[/.])[/.]", re.ASCII
+)  # what MLflow takes in no name; graders are named by users
 TRAINING_SECTIONS = {"base": [], "sft": ["slice", "sft"]}  # of a policy; every RFT algorithm has the default's
 RFT_SECTIONS = ["slice", "warmup", "rft"]
 
@@ -129,7 +133,11 @@ def _close_stale(client: MlflowClient, experiment: str) -> None:
 
 def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
     """The finite numbers of a row; `time` is in milliseconds."""
-    numbers = {key: v for key, v in row.items() if isinstance(v, int | float) and key != "step" and math.isfinite(v)}
+    numbers = {
+        NAMELESS.sub("_", key): v
+        for key, v in row.items()
+        if isinstance(v, int | float) and key != "step" and math.isfinite(v)
+    }
     return [Metric(f"{prefix}/{key}", float(value), time, step) for key, value in numbers.items()]
 
 

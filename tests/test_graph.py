@@ -117,7 +117,7 @@ def sections_read(file: Path) -> set[str]:
     """Sections of params.yaml that a file takes as `params.rft`, `job.params.rft` or `load_params().rft`."""
     attributes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
     holders = [(a.attr, ast.unparse(a.value)) for a in attributes]
-    names = {name for name, holder in holders if holder.endswith(("params", "load_params()"))}
+    names = {name for name, holder in holders if holder.split(".")[-1] in ("params", "load_params()")}
     return set(Params.model_fields) if "model_dump" in names else names & set(Params.model_fields)
 
 
@@ -148,7 +148,7 @@ FORBIDDEN = {
     "tasks/rl": {"tasks.scoring"},
 }
 ONLY_IN = {"prefect": {"tasks/stage.py"}, "mlflow": {VIEW}}
-OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.params")
+OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.params", "tasks.jobs")
 
 
 def python_files(folder: str) -> list[Path]:
@@ -168,7 +168,7 @@ def test_prefect_and_mlflow_are_imported_in_one_place_of_tasks(package):
     assert {str(file.relative_to(ROOT)) for file in users} == ONLY_IN[package]
 
 
-def test_flows_use_of_tasks_only_the_stage_and_the_params():
+def test_flows_use_of_tasks_only_the_stage_the_params_and_jobs():
     for file in python_files("flows"):
         for name in imports(file):
             allowed = name.startswith(OF_TASKS_IN_FLOWS)

@@ -81,6 +81,20 @@ def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(
     assert "Running stage" not in run(checkout, "dvc", "repro")
 
 
+def test_an_openai_job_is_imported_and_trained_by_two_commands(checkout):
+    job = Path("tests/openai_job")
+    files = ["--train", str(job / "train.jsonl"), "--validation", str(job / "valid.jsonl")]
+    run(checkout, sys.executable, "-m", "flows.import_openai", str(job / "job.json"), *files, "--model", "tiny")
+    run(checkout, sys.executable, "-m", "flows.sweep", "+experiment=sums")
+    policy = checkout / "policies" / "grpo-64-0"
+    events = list(map(json.loads, (policy / "events.jsonl").read_text().splitlines()))
+    assert [event["data"]["step"] for event in events] == list(range(17))
+    valid = {e["data"]["step"]: e["data"]["scores"]["valid_reward_mean"] for e in events if e["data"]["step"] % 4 == 0}
+    best = sorted(valid, key=lambda step: -valid[step])[:3]
+    assert sorted(folder.name for folder in (policy / "checkpoints").iterdir()) == sorted(f"step-{n}" for n in best)
+    assert {"base", "sft", "grpo"} <= set(json.loads((checkout / "report" / "metrics.json").read_text())["k=64"])
+
+
 def commit(checkout: Path) -> None:
     run(checkout, "git", "add", "-A")
     run(checkout, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "study")

@@ -233,6 +233,10 @@ def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> Non
 
 def _problem_fault(problem: Problem) -> str | None:
     """Why nobody could be graded against the answer, or taught a chain; None for a good problem."""
+    if problem.task == "job":
+        return None  # its reader has checked the turns, and nothing else is known of what is right
+    if fault := text_fault(problem.answer):
+        return fault
     if problem.task != "ranking" and not (LETTER.fullmatch(problem.answer) or parse_number(problem.answer)):
         return f"answer is neither one number nor a letter: {short(problem.answer)}"
     for chain in problem.chains:
@@ -245,7 +249,7 @@ def _problem_fault(problem: Problem) -> str | None:
 
 def look_at_words(problem: Problem) -> Look | str:
     """What a picture's look is, for a problem: known by its words, without sides. Or why there is none."""
-    if fault := text_fault(problem.text) or text_fault(problem.answer) or _problem_fault(problem):
+    if fault := text_fault(problem.text) or _problem_fault(problem):
         return fault
     return Look(0, 0, text_hash(problem.text), near_hash=0, as_is=True, suffix="")
 

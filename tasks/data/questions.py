@@ -54,9 +54,8 @@ def other_questions(record: Record) -> list[Question]:
         boxes = (thousandths(record, told.box),)
         asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thoughts=thoughts))
     if given := record.problem:
-        asked.append(
-            Question(record.id, None, given.task, given.text, label=given.answer, thoughts=given.chains or ("",))
-        )
+        own = {"thoughts": given.chains or ("",), "turns": given.turns, "item": given.item}
+        asked.append(Question(record.id, None, given.task, given.text, label=given.answer or None, **own))
     return asked
 
 
@@ -94,8 +93,22 @@ def fill(prompt: Prompt, question: Question) -> str:
     return template.replace("{asked}", question.asked)
 
 
+def conversation(prompt: Prompt, question: Question) -> list[dict]:
+    """The messages of an imported job, its `developer` sent as `system`, which every chat template knows. What
+    `prompt.job` says begins the system message: many templates take one alone, and first.
+    """
+    turns = [{**turn, "role": "system" if turn["role"] == "developer" else turn["role"]} for turn in question.turns]
+    if prompt.job is None:
+        return turns
+    if turns[0]["role"] == "system":
+        return [{"role": "system", "content": f"{prompt.job}\n\n{turns[0]['content']}"}, *turns[1:]]
+    return [{"role": "system", "content": prompt.job}, *turns]
+
+
 def messages(prompt: Prompt, question: Question) -> list[dict]:
-    """The user turn: the picture, if there is one, then the prompt of the question's task."""
+    """The user turn: the picture, if there is one, then the prompt of the question's task. Or the question's turns."""
+    if question.turns:
+        return conversation(prompt, question)
     text = fill(prompt, question)
     if question.image is None:
         return [{"role": "user", "content": text}]

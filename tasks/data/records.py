@@ -9,7 +9,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ class DataError(ValueError):
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 with x1 < x2 and y1 < y2
 STRIP = 4_000_000  # pixels hashed at a time, so that a large picture is not copied as a whole
-TextTask = Literal["maths", "program", "ranking"]
+TextTask = Literal["maths", "program", "ranking", "job"]
 Task = Literal["detection", "classification", "grounding", TextTask]
 
 
@@ -53,6 +53,9 @@ class Problem:
 
     `chains` are worked solutions that SFT is to teach: thoughts, or the programs themselves. `category` is the kind of
     problem, where the source knows kinds.
+
+    A row of an imported job has no answer but an `item`, which its grader reads, and `turns`, the chat messages to send
+    ({"role", "content"}); `text` is these in one text.
     """
 
     task: TextTask
@@ -60,6 +63,8 @@ class Problem:
     answer: str
     chains: tuple[str, ...] = ()
     category: str | None = None
+    turns: tuple[dict[str, str], ...] = ()
+    item: dict | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ class Question:
 
     detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there;
     grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class;
-    maths, program, ranking: `asked` is the problem, `label` its answer. `thoughts` are the thinking of SFT targets, one
-    each: what the picture shows, or the worked solutions (of a program: the program).
+    maths, program, ranking: `asked` is the problem, `label` its answer; job: `turns` are sent, `item` is graded with.
+    `thoughts` are the thinking of SFT targets, one each: what the picture shows, or the worked solutions (of a program:
+    the program).
     """
 
     record_id: str
@@ -112,6 +118,8 @@ class Question:
     boxes: tuple[Box, ...] = ()
     label: str | None = None
     thoughts: tuple[str, ...] = ("",)
+    turns: tuple[dict[str, str], ...] = field(default=(), hash=False)
+    item: dict | None = field(default=None, hash=False)
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -147,6 +155,10 @@ def _objects(rows: list[dict]) -> tuple[Object, ...]:
     return tuple(Object(o["category"], tuple(o["box"])) for o in rows)
 
 
+def _problem(row: dict) -> Problem:
+    return Problem(**{**row, "chains": tuple(row["chains"]), "turns": tuple(row["turns"])})
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a JSONL file that `tasks.prepare` wrote."""
     return [
@@ -158,9 +170,7 @@ def read_records(path: Path) -> list[Record]:
                 "ignore": _objects(row["ignore"]),
                 "negative": tuple(row["negative"]),
                 "not_exhaustive": tuple(row["not_exhaustive"]),
-                "problem": Problem(**{**row["problem"], "chains": tuple(row["problem"]["chains"])})
-                if row["problem"]
-                else None,
+                "problem": _problem(row["problem"]) if row["problem"] else None,
             }
         )
         for row in read_jsonl(path)
@@ -169,7 +179,8 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
+    lists = ("thoughts", "turns")
     return [
-        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), "thoughts": tuple(row["thoughts"])})
+        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), **{name: tuple(row[name]) for name in lists}})
         for row in read_jsonl(path)
     ]

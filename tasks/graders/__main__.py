@@ -121,12 +121,17 @@ def run(grader: Path, item: Path, sample: Path) -> dict:
 
 
 def validate(grader: Path) -> dict:
-    """{task: {name: share of the reward}} of the rubrics in the file; {"grader": the file} for one of OpenAI's."""
+    """{task: {name: share of the reward}} of the rubrics in the file; {"grader": the file} for one of OpenAI's, and of
+    `job` its grader.
+    """
     if openai := read_openai(grader):
         return {"grader": openai[0]}
     reward = read_grader(grader)
-    rubrics = {task: rubric.weights for task in Reward.model_fields if (rubric := getattr(reward, task))}
-    return {task: {n: w / sum(ws.values()) for n, w in ws.items()} for task, ws in rubrics.items()}
+    named = {task: rubric for task in Reward.model_fields if (rubric := getattr(reward, task))}
+    job = named.pop("job", None)
+    rubrics = {task: rubric.weights for task, rubric in named.items()}
+    shares = {task: {n: w / sum(ws.values()) for n, w in ws.items()} for task, ws in rubrics.items()}
+    return shares | ({"job": job.grader} if job else {})
 
 
 def main(arguments: list[str] | None = None) -> int:

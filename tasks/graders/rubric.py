@@ -4,17 +4,21 @@ Each task has its rubric: named graders, each in 0..1, weighted by its section o
 left out; one that weighs 0 is shown and pays nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.data.numbers import Quantity, parse_number
 from tasks.data.records import Box, Question
+from tasks.graders.batch import Batched
 from tasks.graders.boxes import giou, iou
 from tasks.graders.detection import confidence_reward, iou_reward, match
 from tasks.graders.frame import Failure
 from tasks.graders.grounding import parse_grounding
+from tasks.graders.jobs import JobGrader, why_down
 from tasks.graders.labels import alias_table, choice_reward, count_reward, label_reward, parse_label
 from tasks.graders.maths import gold_quantity, is_choice, parse_answer, same_number, wrong_steps
+from tasks.graders.openai import Failure as OpenAIFailure
+from tasks.graders.openai import OpenAIGrade
 from tasks.graders.parse import parse_detection
 from tasks.graders.programs import parse_program, run_program, sandboxed
 from tasks.graders.ranking import parse_ranking, rank_of, rank_reward
@@ -24,21 +28,25 @@ from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, Rankin
 
 @dataclass(frozen=True)
 class Grade:
-    """`reward` and each of `sub_rewards` (the names that the task's rubric holds) are in 0..1.
+    """`reward` and each of `sub_rewards` (the names that the task's rubric holds) are in 0..1; those of an imported job
+    (graders/<name>) are what its graders pay.
 
     `failure` is the first thing that went wrong, None for an answer with something right in the form asked for. `boxes`
     (thousandths) and `confidences` (detection) are in the order of the answer, `label` is the text that was stated (of
     a program: its result), `rank` the place of the right name in a ranking, from 1; all are empty when it could not be
-    read.
+    read. `job` is the whole grade of a job's grader, `invalid` why nobody could grade: a judge or a sandbox is down.
+    Such a reward is 0, and no ground for anything.
     """
 
     reward: float
     sub_rewards: dict[str, float]
-    failure: Failure | None
+    failure: Failure | OpenAIFailure | None
     boxes: tuple[Box, ...] = ()
     confidences: tuple[float, ...] = ()
     label: str | None = None
     rank: int | None = None
+    job: OpenAIGrade | None = None
+    invalid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,33 @@ def make_grader(reward: Reward) -> Callable[[str, Question], Grade]:
     """A function of a completion and its question, whatever its task. Weights are normalised to sum 1.
 
     An answer that cannot be read earns 0 in all of the rubric. Raises ValueError for a question of a task without a
-    rubric, and for one without the gold answer that its task needs.
+    rubric, and for one without the gold answer that its task needs. With `reward.job` it is a `Batched`.
     """
+    by_rubric = _by_rubric(reward)
+    if reward.job is None:
+        return by_rubric
+    of_jobs = JobGrader(reward.job)
+
+    def grade_all(completions: Sequence[str], questions: Sequence[Question]) -> list[Grade]:
+        jobs = [n for n, question in enumerate(questions) if question.task == "job"]
+        graded = zip(jobs, of_jobs([completions[n] for n in jobs], [questions[n] for n in jobs]), strict=True)
+        found = {n: _of_job(grade) for n, grade in graded}
+        return [found.get(n) or by_rubric(completions[n], question) for n, question in enumerate(questions)]
+
+    return Batched(grade_all)
+
+
+def _of_job(grade: OpenAIGrade) -> Grade:
+    return Grade(
+        reward=grade.reward,
+        sub_rewards={f"graders/{name}": score.value for name, score in grade.scores.items()},
+        failure=next(iter(grade.failures), None),
+        job=grade,
+        invalid=why_down(grade),
+    )
+
+
+def _by_rubric(reward: Reward) -> Callable[[str, Question], Grade]:
     rubrics = {task: rubric for task in JUDGES if (rubric := getattr(reward, task))}
     judges = {task: JUDGES[task](rubric) for task, rubric in rubrics.items()}
 

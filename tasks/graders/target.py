@@ -5,6 +5,9 @@ from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
 from tasks.graders.maths import Form
 from tasks.graders.maths import format_answer as format_maths
+from tasks.graders.openai.failures import GradeError
+from tasks.graders.openai.sample import Context
+from tasks.graders.openai.templates import render
 from tasks.graders.parse import format_answer
 from tasks.graders.programs import format_program
 from tasks.graders.units import THOUSANDTHS, Sides, corners
@@ -36,6 +39,13 @@ def _ranking(question: Question, thought: str, sides: Sides) -> str:
     return format_label(_gold(question), thought)
 
 
+def _of_job(question: Question, template: str | None) -> list[str]:
+    try:
+        return [render(template, Context({}, question.item or {}))] if template else []
+    except GradeError:
+        return []  # the row has no such key
+
+
 TARGETS = {
     "detection": _detection,
     "classification": _classification,
@@ -44,15 +54,20 @@ TARGETS = {
 }
 
 
-def targets(question: Question, sides: Sides = THOUSANDTHS, form: Form = "tags") -> list[str]:
+def targets(
+    question: Question, sides: Sides = THOUSANDTHS, form: Form = "tags", template: str | None = None
+) -> list[str]:
     """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts; none
-    for a program that nobody wrote.
+    for a program that nobody wrote, nor for a row of a job without a `template` (`reward.job.target`) or without what
+    that names.
 
     Boxes and the corners of the thoughts are in whole units of which the picture has `sides`; `form` is that of
     `reward.maths`. Raises ValueError for a gold answer that the question's parser could not read back.
     """
     if question.task == "maths":
         return [format_maths(_gold(question), thought, form) for thought in question.thoughts]
+    if question.task == "job":
+        return _of_job(question, template)
     if question.task == "program":
         return [format_program(thought) for thought in question.thoughts if thought]
     return [TARGETS[question.task](question, corners(thought, sides), sides) for thought in question.thoughts]

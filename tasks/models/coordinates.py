@@ -16,24 +16,28 @@ from transformers import ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from tasks.data.records import Question
+from tasks.graders.batch import Batched, grade_all
 from tasks.graders.maths import Form
 from tasks.graders.rubric import Grade
 from tasks.graders.target import targets
 from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths
+from tasks.params import Reward
 
 Grader = Callable[[str, Question], Grade]
 
 
 class Coordinates:
-    """The units of a model whose questions are about pictures in `pool`. `form` is how maths answers are stated."""
+    """The units of a model whose questions are about pictures in `pool`. `reward` says how SFT's answers are stated."""
 
-    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path, form: Form = "tags"):
+    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path, reward: Reward | None = None):
         self._sides = {
             "relative_1000": lambda question: THOUSANDTHS,
             "absolute_resized": self._resized,
             "absolute": self._size,
         }[convention]
-        self._processor, self._pool, self._form = processor, pool, form
+        self._processor, self._pool = processor, pool
+        self._form: Form = reward.maths.form if reward and reward.maths else "tags"
+        self._target = reward.job.target if reward and reward.job else None
         self._sizes: dict[str, Sides] = {}
 
     def sides(self, question: Question) -> Sides:
@@ -42,7 +46,7 @@ class Coordinates:
 
     def write(self, question: Question) -> list[str]:
         """The SFT targets, in the model's units."""
-        return targets(question, self.sides(question), self._form)
+        return targets(question, self.sides(question), self._form, self._target)
 
     def read(self, completion: str, question: Question) -> str:
         """A completion of the model, with its boxes in thousandths."""
@@ -50,7 +54,11 @@ class Coordinates:
 
     def reading(self, grader: Grader) -> Grader:
         """`grader` of completions in the model's units."""
-        return lambda completion, question: grader(self.read(completion, question), question)
+        if not isinstance(grader, Batched):
+            return lambda completion, question: grader(self.read(completion, question), question)
+        return Batched(
+            lambda completions, questions: grade_all(grader, list(map(self.read, completions, questions)), questions)
+        )
 
     def _size(self, question: Question) -> Sides:
         """Width and height in pixels; a header is read once."""

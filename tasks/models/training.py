@@ -6,20 +6,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from datasets import Dataset, Image
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tasks.data.questions import fill
-from tasks.data.records import Question, read_questions
+from tasks.data.questions import conversation, fill
+from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
+from tasks.graders.batch import grade_all, stop_if_invalid
+from tasks.graders.jobs import job_metrics, part_names, split_reasoning
 from tasks.models.budget import Budget
 from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
+from tasks.models.events import events
 from tasks.models.generate import answer
-from tasks.models.loading import load_model, load_processor
+from tasks.models.loading import load_model, load_processor, tokenizer_of
 from tasks.models.validation import Validation
 from tasks.params import ALGORITHMS, Params, Rft, Sft
 
@@ -70,9 +74,7 @@ class Job:
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
         self.val: list[Question] = read_questions(self.slice / "val.jsonl")
         self.processor: ProcessorMixin = load_processor(self.params.model, self.init)
-        maths = self.params.reward.maths
-        form = maths.form if maths else "tags"
-        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool, form)
+        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool, self.params.reward)
         self.grader = self.coordinates.reading(make_grader(self.params.reward))
 
     def load(self) -> PreTrainedModel:
@@ -87,28 +89,48 @@ class Job:
         )
         return get_peft_model(model, config)
 
-    def validation(self, every: int, patience: int | None = None, max_kl: float | None = None) -> Validation:
-        def score(model: PreTrainedModel) -> float:
-            grade = self.params.grade
-            texts = answer(
-                model,
-                self.processor,
-                self.params.prompt,
-                self.val,
-                self.pool,
-                grade.batch_size,
-                grade.max_new_tokens,
-            )
-            return sum(self.grader(t, q).reward for t, q in zip(texts, self.val, strict=True)) / len(texts)
+    def validation(
+        self, every: int, patience: int | None = None, max_kl: float | None = None, keep: int = 1
+    ) -> Validation:
+        return Validation(self.policy, self._score, every, patience, max_kl, keep)
 
-        return Validation(self.policy, score, every, patience, max_kl)
+    def _score(self, model: PreTrainedModel) -> dict[str, float]:
+        """The mean `reward` on val of the answers that could be graded; of an imported job, what its events tell too.
+        `InvalidRewards` where too many could not.
+        """
+        began, grade = time.perf_counter(), self.params.grade
+        questions = [question for question in self.val for _ in range(grade.val_samples)]
+        temperature = grade.temperature if grade.val_samples > 1 else 0.0
+        with torch.random.fork_rng():  # the same draws at every validation, and after a checkpoint
+            torch.manual_seed(self.seed)
+            texts = answer(
+                model, self.processor, self.params.prompt, questions, self.pool, grade.batch_size,
+                grade.max_new_tokens, temperature=temperature,
+            )  # fmt: skip
+        grades = grade_all(self.grader, texts, questions)
+        stop_if_invalid(self.grader, [g.invalid for g in grades if g.invalid], len(grades))
+        valid = [g for g in grades if not g.invalid]
+        row = {"reward": fmean(g.reward for g in valid)}  # exact: equal answers in another order are no better
+        if all(g.job for g in grades):
+            row |= {f"reward_{name}": fmean(g.sub_rewards[name] for g in valid) for name in valid[0].sub_rewards}
+            row |= job_metrics(texts, [g.job for g in grades]) | {"reasoning_tokens": self.reasoning_tokens(texts)}
+            row["seconds"] = time.perf_counter() - began
+        return row
+
+    def reasoning_tokens(self, texts: Sequence[str]) -> float:
+        """Mean number of tokens of the thinking in completions of a job."""
+        thoughts = [split_reasoning(text)[0] for text in texts]
+        return fmean(map(len, tokenizer_of(self.processor)(thoughts, add_special_tokens=False)["input_ids"]))
 
     def rows(self, questions: Sequence[Question], **columns: list) -> Dataset:
         """Train questions as TRL takes them: `prompt`, the given columns, and `image` (decoded on access) of pictures.
 
         Raises ValueError for pictures and problems in one slice, which TRL cannot hold in one table.
         """
-        prompts = [[{"role": "user", "content": fill(self.params.prompt, q)}] for q in questions]
+        prompt = self.params.prompt
+        prompts = [
+            conversation(prompt, q) if q.turns else [{"role": "user", "content": fill(prompt, q)}] for q in questions
+        ]
         rows = Dataset.from_dict({"prompt": prompts, **columns})
         images = [str(self.pool / q.image) for q in questions if q.image is not None]
         if len(images) not in (0, len(questions)):
@@ -139,15 +161,16 @@ class Job:
         }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
-        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, and a
-        model card.
+        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, a model
+        card, of an imported job events.jsonl, and checkpoints/step-N where several were kept (with LoRA, the adapter).
         """
-        if validation is not None:
-            validation.restore(model)
         budget = {"budget": self.budget.row(model)} if self.budget else {}
+        out.mkdir(parents=True)
+        if validation is not None:
+            self._save_checkpoints(model, out / "checkpoints", validation)
+            validation.restore(model)
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        out.mkdir(parents=True)
         model.save_pretrained(out)
         self.processor.save_pretrained(out)
         manifest = json.loads((self.slice / "manifest.json").read_text())
@@ -166,6 +189,9 @@ class Job:
             "val": validation.curve if validation else [],
         }
         (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        if self.params.reward.job and any("num_graded" in row for row in steps):
+            names = part_names(self.params.reward.job.grader)
+            write_jsonl(out / "events.jsonl", events(names, steps, history["val"], self.began))
         origin, sees = self.init or self.params.model.path, isinstance(self.processor, ProcessorMixin)
         card = model_card(self.params.model, origin, history, self.command(out), sees)
         (out / "README.md").write_text(card, encoding="utf-8")
@@ -176,3 +202,10 @@ class Job:
         stage, *words = rft if self.policy in ALGORITHMS else [self.policy]
         words += ["--pool", str(self.pool), "--slice", str(self.slice), "--seed", str(self.seed), "--out", str(out)]
         return shlex.join(["python", "-m", f"tasks.{stage}", *words])
+
+    def _save_checkpoints(self, model: PreTrainedModel, folder: Path, validation: Validation) -> None:
+        """Each of the best, where more than one is kept: a folder that a model can be loaded from."""
+        for place, best in enumerate(validation.best if validation.keep > 1 else ()):
+            validation.restore(model, place)
+            model.save_pretrained(folder / f"step-{best.step}")
+            self.processor.save_pretrained(folder / f"step-{best.step}")

@@ -7,6 +7,7 @@ which saves time and changes nothing of what SFT may keep. The test split is not
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
@@ -21,39 +22,54 @@ def trainable(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+@dataclass(frozen=True)
+class Best:
+    """Weights of a step that are among the best on val."""
+
+    step: int
+    reward: float
+    weights: dict[str, torch.Tensor]
+
+
 class Validation(TrainerCallback):
     """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new
     best stop, and so does a step whose KL to the reference is above `max_kl`: the best weights are from before.
 
-    `curve` is [{"step", "reward"}, ...]; `restore` puts the best weights back (they wait in main memory).
-    `name` stands before the progress that it shows.
+    `score` gives the `reward` of a model, and what else its row of `curve` is to hold: [{"step", "reward"}, ...].
+    `best` are the `keep` best, the earlier of two that are equal first; `restore` puts the best weights back (they wait
+    in main memory). `name` stands before the progress that it shows.
     """
 
     def __init__(
         self,
         name: str,
-        score: Callable[[PreTrainedModel], float],
+        score: Callable[[PreTrainedModel], dict[str, float]],
         every: int,
         patience: int | None = None,
         max_kl: float | None = None,
+        keep: int = 1,
     ):
-        self.score, self.every, self.patience, self.max_kl = score, every, patience, max_kl
+        self.score, self.every, self.patience, self.max_kl, self.keep = score, every, patience, max_kl, keep
         self.bar = progress_bar(name)
         self.curve: list[dict[str, float]] = []
-        self.best_step, self._best_reward = 0, float("-inf")
-        self._best_weights: dict[str, torch.Tensor] = {}
+        self.best: list[Best] = []
         self._train_rewards: list[float] = []  # of the steps since the last check
         self._alarmed = False
         self._shown: dict[str, str] = {}  # beside the bar
 
+    @property
+    def best_step(self) -> int:
+        return self.best[0].step if self.best else 0
+
     def _check(self, model: PreTrainedModel, step: int) -> None:
-        reward = self.score(model)
+        scored = self.score(model)
+        reward = scored["reward"]
         self._shown["val_reward"] = f"{reward:.3f}"
         self.bar.set_postfix(self._shown)
-        self.curve.append({"step": step, "reward": reward})
-        if reward > self._best_reward:
-            self.best_step, self._best_reward = step, reward
-            self._best_weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
+        self.curve.append({"step": step, **scored})
+        if len(self.best) < self.keep or reward > self.best[-1].reward:
+            weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
+            self.best = sorted([*self.best, Best(step, reward, weights)], key=lambda b: -b.reward)[: self.keep]
         self._alarm(reward, step)
         self._train_rewards = []
 
@@ -105,17 +121,15 @@ class Validation(TrainerCallback):
         """All that it knows, so that a run that is cut off can go on."""
         return {
             "curve": self.curve,
-            "best_step": self.best_step,
-            "best_reward": self._best_reward,
-            "best_weights": self._best_weights,
+            "best": [vars(best) for best in self.best],
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on: from the next start of a training."""
-        self.curve, self.best_step = state["curve"], state["best_step"]
-        self._best_reward, self._best_weights = state["best_reward"], state["best_weights"]
+        self.curve, self.best = state["curve"], [Best(**best) for best in state["best"]]
 
-    def restore(self, model: PreTrainedModel) -> None:
+    def restore(self, model: PreTrainedModel, place: int = 0) -> None:
+        """The weights at this place of `best`."""
         with torch.no_grad():
             for name, p in trainable(model).items():
-                p.copy_(self._best_weights[name])
+                p.copy_(self.best[place].weights[name])

@@ -32,7 +32,7 @@ class Answer:
     confidences: tuple[float, ...]
     label: str | None
     reward: float
-    content: float  # the sub-reward of what is stated: the label's, the answer's, or the IoU
+    content: float  # the sub-reward of what is stated: the label's, the answer's, the IoU; of a job, the reward
     failure: str | None
 
     @property
@@ -171,7 +171,7 @@ def _answer(row: dict) -> Answer:
         confidences=tuple(row["confidences"]),
         label=row["label"],
         reward=row["reward"],
-        content=row["sub_rewards"][CONTENT.get(row["task"], "iou")],
+        content=row["reward"] if row["task"] == "job" else row["sub_rewards"][CONTENT.get(row["task"], "iou")],
         failure=row["failure"],
     )
 

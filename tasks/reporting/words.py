@@ -110,18 +110,24 @@ def shown_metrics(study: Study) -> str:
 
 
 def asked(params: Params, answer: Answer) -> str:
-    """The prompt of a question, as the model got it."""
+    """The prompt of a question, as the model got it; of a job, its conversation."""
+    if answer.task == "job":
+        return answer.asked
     return getattr(params.prompt, answer.task).replace("{asked}", answer.asked)
 
 
 def stated(answer: Answer) -> str:
-    """What an answer states, in few words."""
+    """What an answer states, in few words; of a job nobody knows."""
+    if answer.task == "job":
+        return "an answer"
     if answer.gold_label is None:
         return plural(len(answer.boxes), "box")
     return "nothing" if answer.label is None else f"'{answer.label}'"
 
 
 def truth(answer: Answer) -> str:
+    if answer.task == "job":
+        return "what the grader pays"
     return plural(len(answer.gold), "box") if answer.gold_label is None else f"'{answer.gold_label}'"
 
 
@@ -161,6 +167,11 @@ _PARTS = {
 
 
 def _score(params: Params, study: Study, task: str) -> str:
+    if task == "job":
+        return (
+            "The score of a job's answer is the reward of its grader, which RFT is trained on; a policy's score is the "
+            f"mean over all questions. Graded is the share of answers that no grader failed on. {_taught(params)}"
+        )
     weights = getattr(params.reward, task).weights
     total = sum(weights.values())
     parts = " + ".join(f"{100 * weight / total:.0f}% {_PARTS[name]}" for name, weight in weights.items() if weight)
@@ -169,6 +180,13 @@ def _score(params: Params, study: Study, task: str) -> str:
         f"The score of a {task} answer is the reward that RFT is trained on, between 0 and 1: {parts}; a policy's "
         f"score is the mean over all questions. SFT is trained to imitate answers instead, so {beside} stand beside it."
     )
+
+
+def _taught(params: Params) -> str:
+    """What stands behind SFT in a study that came without answers."""
+    if params.sft.steps == 0:
+        return "The job holds no answers that SFT could be taught, so SFT is the base model (sft.steps: 0)."
+    return f"SFT is taught the answer {params.reward.job.target}."
 
 
 def _coverage(params: Params, study: Study) -> str:

@@ -1,4 +1,6 @@
-"""Rewards of completions by THE grader. A reward that is none (the grader raised, NaN, inf) is masked and counted."""
+"""Rewards of completions by THE grader. A reward that is none (the grader raised, NaN, inf, a judge or a sandbox that
+is down) is masked and counted.
+"""
 
 import math
 from collections import Counter
@@ -6,44 +8,47 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from tasks.data.records import Question
+from tasks.graders.batch import Batched, stop_if_invalid
+from tasks.graders.jobs import job_metrics
 
-MOST_INVALID = 0.05
+
+def _each(grader: Callable, texts: Sequence[str], questions: Sequence[Question]) -> list:
+    """A grade of each completion, or the exception that came instead."""
+    if isinstance(grader, Batched):
+        return grader.grade_all(texts, questions)
+    found = []
+    for text, question in zip(texts, questions, strict=True):
+        try:
+            found.append(grader(text, question))
+        except Exception as error:  # whatever a grader does wrong is data here; too much of it stops the run
+            found.append(error)
+    return found
 
 
-class InvalidRewards(RuntimeError):
-    """Too many rewards of a step are none: the grader is broken, and training on the rest would hide it."""
+def _fault(grade: object) -> str | None:
+    """Why a grade is no reward."""
+    if isinstance(grade, Exception):
+        return f"{type(grade).__name__}: {grade}"
+    return grade.invalid or (None if math.isfinite(grade.reward) else f"a reward of {grade.reward}")
 
 
 def grade(
     grader: Callable, texts: Sequence[str], questions: Sequence[Question]
 ) -> tuple[list[float], dict[str, float]]:
-    """Rewards, NaN where invalid, and the metrics `reward_<sub-reward>`, `failed_<kind>` (shares), `invalid` (share).
+    """Rewards, NaN where invalid, and the metrics `reward_<sub-reward>`, `failed_<kind>` (shares), `invalid` (share),
+    for an imported job those of `job_metrics`.
 
     Raises `InvalidRewards` when more than 5 % are invalid.
     """
-    rewards, grades, invalid = [], [], Counter()
-    for text, question in zip(texts, questions, strict=True):
-        try:
-            grade = grader(text, question)
-        except Exception as error:  # whatever a grader does wrong is data here; too much of it stops the run below
-            invalid[f"{type(error).__name__}: {error}"] += 1
-            rewards.append(math.nan)
-            continue
-        if math.isfinite(grade.reward):
-            rewards.append(grade.reward)
-            grades.append(grade)
-        else:
-            invalid[f"a reward of {grade.reward}"] += 1
-            rewards.append(math.nan)
-    share = invalid.total() / len(texts)
-    if share > MOST_INVALID:
-        name = f"{getattr(grader, '__module__', '')}.{getattr(grader, '__qualname__', grader)}"
-        kinds = "; ".join(f"{num} x {kind}" for kind, num in invalid.most_common(3))
-        raise InvalidRewards(
-            f"the grader {name} gave no reward for {invalid.total()} of {len(texts)} completions ({kinds}); "
-            f"at most {MOST_INVALID:.0%} may be invalid: correct the grader"
-        )
+    found = _each(grader, texts, questions)
+    faults = [_fault(grade) for grade in found]
+    invalid = [fault for fault in faults if fault is not None]
+    stop_if_invalid(grader, invalid, len(texts))
+    grades = [grade for grade, fault in zip(found, faults, strict=True) if fault is None]
+    rewards = [math.nan if fault else grade.reward for grade, fault in zip(found, faults, strict=True)]
     metrics = {f"reward_{name}": fmean(g.sub_rewards[name] for g in grades) for name in grades[0].sub_rewards}
     failures = Counter(g.failure for g in grades if g.failure)
     metrics |= {f"failed_{kind}": num / len(texts) for kind, num in sorted(failures.items())}
-    return rewards, {**metrics, "invalid": share}
+    of_jobs = [(text, g.job) for text, g in zip(texts, found, strict=True) if getattr(g, "job", None)]
+    metrics |= job_metrics(*zip(*of_jobs, strict=True)) if of_jobs else {}
+    return rewards, {**metrics, "invalid": len(invalid) / len(texts)}

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.data.records import Question
+from tasks.graders.batch import grade_all
 from tasks.models import preflight
 from tasks.models.generate import answer, encode
 from tasks.models.loading import tokenizer_of
@@ -52,10 +53,9 @@ def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
         model, job.processor, params.prompt, asked, job.pool, params.grade.batch_size,
         params.rft.max_completion_length, progress="samples", temperature=params.rft.temperature,
     )  # fmt: skip
-    pairs = []
+    graded, pairs = list(zip(texts, grade_all(job.grader, texts, asked), strict=True)), []
     for n, question in enumerate(job.train):
-        own = texts[n * num : (n + 1) * num]
-        right = [text for text in own if job.grader(text, question).reward > RIGHT]
+        right = [text for text, grade in graded[n * num : (n + 1) * num] if grade.reward > RIGHT]
         kept = different(right, job.coordinates.write(question), params.rft.self_training.most_chains)
         pairs += [(question, text) for text in kept]
     return pairs

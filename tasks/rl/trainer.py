@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 
+from tasks.models import pause
 from tasks.models.budget import Budget
 from tasks.models.checkpoint import Checkpoints
 from tasks.models.generate import control_tokens, encode
@@ -100,8 +101,15 @@ class Trainer:
         return make_prompt(self.policy.base, encoded, picture=question.image)
 
     def train(self, validation: Validation) -> None:
-        """To the last step or until `validation` stops it; from the job's checkpoint where there is one."""
-        checkpoints = Checkpoints(self.job.checkpoints, self.job) if self.job.checkpoints else None
+        """To the last step or until `validation` stops it; from the job's checkpoint where there is one. `Paused` after
+        the step in which somebody asked for it.
+        """
+        if self.job.checkpoints is None:
+            return self._train(validation, None)
+        with pause.listening():
+            return self._train(validation, Checkpoints(self.job.checkpoints, self.job))
+
+    def _train(self, validation: Validation, checkpoints: Checkpoints | None) -> None:
         folder = checkpoints.newest() if checkpoints else None
         if folder is None:
             preflight.check(self.policy, self.job, self.prompt(0))
@@ -118,9 +126,12 @@ class Trainer:
             self.logs.append({"step": self.state.global_step, **metrics})
             validation.on_log(None, self.state, self.control, metrics)
             validation.on_step_end(None, self.state, self.control, model=self.model)
-            if checkpoints and self.state.global_step % validation.every == 0:
+            pausing = checkpoints is not None and pause.requested()
+            if checkpoints and (pausing or self.state.global_step % validation.every == 0):
                 state = self.state_dict(validation)
                 checkpoints.save(self.state.global_step, lambda folder, state=state: torch.save(state, folder / STATE))
+            if pausing:
+                raise pause.Paused(f"paused after step {self.state.global_step}: the same command goes on from there")
 
     def state_dict(self, validation: Validation) -> dict:
         """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start."""
@@ -181,6 +192,8 @@ class Trainer:
         each = self.params.num_generations
         questions = [self.job.train[number] for number in numbers for _ in range(each)]
         rewards, metrics = grade(self.job.grader, texts, questions)
+        if "num_graded" in metrics:
+            metrics["reasoning_tokens"] = self.job.reasoning_tokens(texts)
         rewards = torch.tensor(rewards).view(len(prompts), each)
         lengths = torch.tensor([len(completion) for completion in rollout.completions])
         self.job.budget.prompt_tokens_sampled += sum(len(prompt.input_ids) for prompt in prompts)
@@ -238,6 +251,7 @@ class Trainer:
 def train(job: Job, make_algorithm: Callable) -> tuple[PreTrainedModel, Validation, list[dict]]:
     """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
     trainer = Trainer(job, make_algorithm)
-    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience, job.params.rft.max_kl)
+    rft = job.params.rft
+    validation = job.validation(rft.eval_steps, rft.patience, rft.max_kl, rft.num_checkpoints)
     trainer.train(validation)
     return trainer.model, validation, trainer.logs

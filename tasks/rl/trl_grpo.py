@@ -9,6 +9,7 @@ from tasks.models import preflight
 from tasks.models.generate import control_tokens
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
+from tasks.rl.rewards import grade
 
 
 def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GRPOTrainer:
@@ -17,7 +18,8 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
 
     def reward(completions: list, question: list[int], **_) -> list[float]:
         """Thin: THE grader on each completion (conversational: one assistant message)."""
-        return [job.grader(c[0]["content"], job.train[n]).reward for c, n in zip(completions, question, strict=True)]
+        texts, questions = [c[0]["content"] for c in completions], [job.train[n] for n in question]
+        return grade(job.grader, texts, questions)[0]
 
     config = GRPOConfig(
         **job.trainer_options(params, params.steps, scratch),
@@ -44,7 +46,8 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
 
 def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
     """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
-    validation = job.validation(job.params.rft.eval_steps, job.params.rft.patience, job.params.rft.max_kl)
+    rft = job.params.rft
+    validation = job.validation(rft.eval_steps, rft.patience, rft.max_kl, rft.num_checkpoints)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(job, scratch, [validation])
         preflight.check(job, trainer.model)

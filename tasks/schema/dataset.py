@@ -151,6 +151,12 @@ class ProblemsFiles(Section):
     rows: str
 
 
+class OpenaiFiles(Section):
+    """Rows of OpenAI's reinforcement fine-tuning: `messages`, and any other key for the grader's `item`."""
+
+    rows: str
+
+
 Files = TypeVar("Files", bound=Section)
 
 
@@ -246,8 +252,12 @@ class ProblemsDataset(_Splits[ProblemsFiles]):
     source: Literal["problems"]
 
 
+class OpenaiDataset(_Splits[OpenaiFiles]):
+    source: Literal["openai"]
+
+
 FileDataset = (
     CocoDataset | LvisDataset | VocDataset | YoloDataset | FolderDataset | FlowersDataset | PetsDataset
     | AircraftDataset | CarsDataset | LisaDataset | RowsDataset | JsonlDataset | HfDataset
-    | Gsm8kDataset | SvampDataset | MathqaDataset | ReftDataset | ProblemsDataset
+    | Gsm8kDataset | SvampDataset | MathqaDataset | ReftDataset | ProblemsDataset | OpenaiDataset
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 
@@ -118,8 +118,23 @@ class RankingReward(Rubric):
         return self
 
 
+class JobReward(Section):
+    """A grader of OpenAI's, as its JSON stands in a fine-tuning job: `tasks.graders.jobs` reads it, and refuses a bad
+    one when a stage makes its grader. Rewards are what it pays, in 0..1 or not.
+
+    With a `response_format` an answer that is not JSON of its schema earns nothing. Model graders ask `judge_url`, or
+    OPENAI_BASE_URL where that is null, with OPENAI_API_KEY. `target` is the template of the answer that SFT is taught
+    (null: nobody knows it).
+    """
+
+    grader: dict[str, JsonValue]
+    response_format: dict[str, JsonValue] | None = None
+    judge_url: str | None = None
+    target: str | None = None
+
+
 class Reward(Section):
-    """A rubric for each task that is graded."""
+    """A rubric for each task that is graded; `job` is that of an imported job."""
 
     detection: DetectionReward | None = None
     classification: ClassificationReward | None = None
@@ -127,3 +142,4 @@ class Reward(Section):
     maths: MathsReward | None = None
     program: ProgramReward | None = None
     ranking: RankingReward | None = None
+    job: JobReward | None = None

@@ -27,6 +27,7 @@ METRICS = {
     "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
+    "job": {"graded": "Graded"},
 }
 OPTIONAL = {"ap_base", "ap_novel", "vote"}  # open vocabulary; grade.samples
 
@@ -119,6 +120,11 @@ def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
     }
 
 
+def jobs(rows: Sequence[Mapping]) -> dict[str, float]:
+    """The share of answers that every grader of an imported job could grade; their rewards have no scale of ours."""
+    return {"graded": fmean(row["failure"] is None for row in rows)}
+
+
 def base_and_novel(ap_by_category: Mapping[str, float], base: Sequence[str]) -> dict[str, float]:
     """Open vocabulary: {"ap_base", "ap_novel"}, means over the categories trained on and over the others; their mean
     over all is `ap`. One that no tested category belongs to is left out.
@@ -141,4 +147,5 @@ SCORES = {
     "maths": answers,
     "program": answers,
     "ranking": ranking,
+    "job": jobs,
 }

@@ -16,9 +16,10 @@ import torch
 import yaml
 
 from tasks import rft, sft
-from tasks.models import checkpoint
+from tasks.models import checkpoint, pause
 from tasks.models.checkpoint import Checkpoints, identity
 from tasks.models.loading import load_model
+from tasks.models.pause import Paused
 from tasks.params import Sft
 from tasks.rl.trainer import Trainer
 
@@ -52,6 +53,28 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
     resumed = run(again)
     assert again.budget == whole.budget
     assert begun == [*range(done, SETTINGS["steps"])]
+    assert (resumed[1], resumed[2]) == (rewards, val)
+    assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: Path(".rft/pause").touch()])
+def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job, tmp_path, monkeypatch, ask):
+    settings = {**SETTINGS, "eval_steps": 3}  # no checkpoint is due at the step of the pause
+    weights, rewards, val = run(make_job("grpo", **settings))
+    job = dataclasses.replace(make_job("grpo", **settings), checkpoints=tmp_path)
+    step, asked = Trainer.step, []
+
+    def asking(trainer):
+        if not asked:
+            asked.append(ask())
+        return step(trainer)
+
+    Path(".rft").mkdir(exist_ok=True)
+    monkeypatch.setattr(Trainer, "step", asking)
+    with pytest.raises(Paused, match="paused after step 1"):
+        run(job)
+    assert not pause.requested()
+    resumed = run(dataclasses.replace(job))
     assert (resumed[1], resumed[2]) == (rewards, val)
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
 

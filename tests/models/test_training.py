@@ -88,7 +88,7 @@ def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):
 def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
     layer = torch.nn.Linear(1, 1, bias=False)
     rewards = iter([0.1, 0.5, 0.3, 0.2])
-    validation = Validation("test", lambda model: next(rewards), every=1, patience=2)
+    validation = Validation("test", lambda model: {"reward": next(rewards)}, every=1, patience=2)
     state, control = TrainerState(max_steps=10), TrainerControl()
     validation.on_train_begin(None, state, control, model=layer)
     for step in (1, 2, 3):
@@ -101,9 +101,26 @@ def test_validation_keeps_the_best_weights_and_stops_when_patience_is_out():
     assert (validation.best_step, layer.weight.item()) == (1, 1.0)
 
 
+def test_the_best_checkpoints_are_kept_the_earlier_of_equals_first():
+    layer = torch.nn.Linear(1, 1, bias=False)
+    rewards = iter([0.1, 0.5, 0.3, 0.5, 0.3])
+    validation = Validation("test", lambda model: {"reward": next(rewards)}, every=1, keep=3)
+    state, control = TrainerState(max_steps=10), TrainerControl()
+    for step in range(5):
+        with torch.no_grad():
+            layer.weight.fill_(step)
+        state.global_step = step
+        (validation.on_step_end if step else validation.on_train_begin)(None, state, control, model=layer)
+    assert [(best.step, best.reward) for best in validation.best] == [(1, 0.5), (3, 0.5), (2, 0.3)]
+    again = Validation("test", None, every=1, keep=3)
+    again.load_state_dict(validation.state_dict())
+    again.restore(layer, place=2)
+    assert layer.weight.item() == 2.0
+
+
 def validation_of(rewards: list[float], **kwargs) -> tuple[Validation, TrainerState, TrainerControl]:
     given = iter(rewards)
-    validation = Validation("test", lambda model: next(given), every=2, **kwargs)
+    validation = Validation("test", lambda model: {"reward": next(given)}, every=2, **kwargs)
     state, control = TrainerState(max_steps=10), TrainerControl()
     validation.on_train_begin(None, state, control, model=torch.nn.Linear(1, 1))
     return validation, state, control

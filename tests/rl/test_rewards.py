@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tasks.rl.rewards import InvalidRewards, grade
+from tasks.graders.batch import InvalidRewards
+from tasks.rl.rewards import grade
 
 
 @dataclass
 class Graded:
     reward: float
     failure: str | None = None
+    invalid: str | None = None
     sub_rewards: dict = field(default_factory=lambda: {"format": 1.0})
 
 

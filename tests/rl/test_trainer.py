@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel
 
 from tasks import rft
+from tasks.graders.batch import InvalidRewards
 from tasks.models.generate import answer
 from tasks.rl.grpo import Grpo
 from tasks.rl.policy import get_tokens
-from tasks.rl.rewards import InvalidRewards
 from tasks.rl.trainer import Sampler, Trainer
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ".*language_model.*(q_proj|v_proj|up_proj)"}

@@ -7,6 +7,7 @@ from tasks.data.sources.jsonl import read_jsonl_rows
 from tasks.data.sources.lisa import read_lisa
 from tasks.data.sources.lists import read_aircraft, read_cars, read_flowers, read_pets
 from tasks.data.sources.maths import read_mathqa, read_reft, read_svamp
+from tasks.data.sources.openai import read_openai
 from tasks.data.sources.problems import read_gsm8k, read_problems
 from tasks.data.sources.rows import read_hf, read_visual_rft
 from tasks.data.sources.voc import read_voc
@@ -31,4 +32,5 @@ READERS: dict[str, Reader] = {
     "mathqa": read_mathqa,
     "reft": read_reft,
     "problems": read_problems,
+    "openai": read_openai,
 }

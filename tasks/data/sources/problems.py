@@ -22,6 +22,7 @@ from tasks.data.records import DataError, Problem, TextTask
 from tasks.data.sources.lines import lines, parse_line
 from tasks.schema.dataset import Gsm8kFiles, ProblemsFiles
 
+TASKS = tuple(task for task in get_args(TextTask) if task != "job")  # jobs have rows of their own
 KEYS = {"question", "answer", "chains", "category", "task"}
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's marks: '48/2 = <<48/2=24>>24'
 
@@ -50,8 +51,8 @@ def _own(row: object) -> Problem:
     if unknown := sorted(row.keys() - KEYS):
         raise ValueError(f"unknown key: {short(unknown[0])}; known are {', '.join(sorted(KEYS))}")
     task, chains, category = row.get("task", "maths"), row.get("chains", []), row.get("category")
-    if task not in get_args(TextTask):
-        raise ValueError(f"task is none of {', '.join(get_args(TextTask))}: {short(task)}")
+    if task not in TASKS:
+        raise ValueError(f"task is none of {', '.join(TASKS)}: {short(task)}")
     if not isinstance(chains, list):
         raise ValueError(f"chains is not a list: {short(chains)}")
     if category is not None and (fault := text_fault(category)):

@@ -27,7 +27,8 @@ class OpenAIGrade:
 
     `sub_rewards` are the grades of a multi's graders by name, empty for any other. `failures` counts what went wrong by
     kind, `details` holds the first text of each; both are empty when nothing did. `usage`: tokens by judge. `seconds`
-    is the time spent on this sample, summed over graders.
+    is the time spent on this sample, summed over graders. `scores` holds each grader's by name (its type where it has
+    none), a single one's too.
     """
 
     reward: float
@@ -36,9 +37,11 @@ class OpenAIGrade:
     details: dict[Failure, str]
     usage: dict[str, dict[str, int]]
     seconds: float
+    scores: dict[str, Score]
 
 
 Scorer = Callable[[Sequence[Context]], list[Score]]
+BatchGrader = Callable[[Sequence[tuple[dict, dict]]], list[OpenAIGrade]]
 
 
 def make_openai_grader(
@@ -49,16 +52,14 @@ def make_openai_grader(
     return lambda sample, item: grade_all([(sample, item)])[0]
 
 
-def make_batch_grader(
-    spec: Spec, sandbox: Sandbox | None = None, judge: Judge | None = None
-) -> Callable[[Sequence[tuple[dict, dict]]], list[OpenAIGrade]]:
+def make_batch_grader(spec: Spec, sandbox: Sandbox | None = None, judge: Judge | None = None) -> BatchGrader:
     """A function of [(sample, item), ...] that grades them together, python over the sandbox's workers and model
     graders as many at once as the judge takes.
 
     Raises ValueError for a spec that needs a sandbox or a judge and gets none; the function, for a sample that has
     neither output_text nor choices. Whatever a model wrote, and whatever a judge does, is a grade.
     """
-    parts = spec.graders if isinstance(spec, Multi) else {"": spec}
+    parts = spec.graders if isinstance(spec, Multi) else {spec.name or spec.type: spec}
     scorers = {name: _scorer(part, sandbox, judge) for name, part in parts.items()}
     combine = _formula(spec) if isinstance(spec, Multi) else _alone
 
@@ -155,7 +156,8 @@ def _ask_judge(spec: ScoreModel | LabelModel, judge: Judge, contexts: Sequence[C
 
 
 def _alone(scores: dict[str, Score]) -> OpenAIGrade:
-    return _grade(scores[""].value, scores, False)
+    (score,) = scores.values()
+    return _grade(score.value, scores, False)
 
 
 def _formula(spec: Multi) -> Callable[[dict[str, Score]], OpenAIGrade]:
@@ -192,4 +194,5 @@ def _grade(reward: float, scores: dict[str, Score], several: bool, others: Seque
         details={score.failure: score.detail for score in reversed(failed)},
         usage={model: dict(tokens) for model, tokens in usage.items()},
         seconds=sum(score.seconds for score in everything),
+        scores=scores,
     )

@@ -1,0 +1,72 @@
+"""Rows of OpenAI's reinforcement fine-tuning, UTF-8, one a line (developers.openai.com, fine_tuning, reinforcement
+input).
+
+    {"messages": [{"role": "developer", "content": "..."}, {"role": "user", "content": "..."}], "answer": "7"}
+
+The last message is the user's. Every key but `messages` and `tools` belongs to the grader's `item`. Tools, pictures and
+sound cannot be honoured: such a line is put aside with its reason.
+"""
+
+from pathlib import Path
+
+from tasks.data.drafts import Draft, Reading, existing, short, text_fault
+from tasks.data.records import DataError, Problem
+from tasks.data.sources.lines import lines, parse_line
+from tasks.schema.dataset import OpenaiFiles
+
+ROLES = ("system", "developer", "user", "assistant")
+TURN = {"role", "content", "name"}  # `name` tells people of one role apart, and no chat template asks for it
+
+
+def _content(content: object) -> str:
+    """A text, or parts that are text alone."""
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise ValueError(f"content that is no text cannot be honoured: {short(kind)}")
+        if fault := text_fault(part.get("text")):
+            raise ValueError(f"content: {fault}")
+    return "".join(part["text"] for part in parts)
+
+
+def _turn(message: object) -> dict[str, str]:
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        role = message.get("role") if isinstance(message, dict) else message
+        raise ValueError(f"role is none of {', '.join(ROLES)}: {short(role)}")
+    if unknown := sorted(message.keys() - TURN):
+        raise ValueError(f"a message's {unknown[0]} cannot be honoured: {short(message[unknown[0]])}")
+    return {"role": message["role"], "content": _content(message.get("content"))}
+
+
+def problem_of(row: object) -> Problem:
+    """A row as a problem without an answer; ValueError with the reason where it cannot be honoured."""
+    if not isinstance(row, dict):
+        raise ValueError(f"not a JSON object: {short(row)}")
+    if row.get("tools"):
+        raise ValueError(f"tools cannot be honoured: {short(row['tools'])}")
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ValueError(f"messages is not a list of messages: {short(messages)}")
+    turns = tuple(map(_turn, messages))
+    if turns[-1]["role"] != "user":
+        raise ValueError(f"the last message is not the user's: {short(turns[-1]['role'])}")
+    if len(turns) == 1:
+        text = turns[0]["content"]
+    else:
+        text = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    item = {key: value for key, value in row.items() if key not in ("messages", "tools")}
+    return Problem("job", text, "", turns=turns, item=item)
+
+
+def read_openai(files: OpenaiFiles, scratch: Path) -> Reading:
+    path = existing(Path(files.rows), "file", "give the .jsonl as `rows`")
+    reading = Reading(path.parent)
+    for line, raw in lines(path):
+        try:
+            reading.add(Draft(f"line {line}", None, str(path), line, problem=problem_of(parse_line(raw, line))))
+        except ValueError as error:
+            reading.refuse(path, "problem", f"line {line}", str(error), line)
+    if not reading.read:
+        raise DataError(f"{path}: no line with content; give one JSON object a row")
+    return reading

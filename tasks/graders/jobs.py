@@ -1,0 +1,150 @@
+"""The grader of an imported job: a completion and its row -> sample and item -> OpenAI's grader, many at once.
+
+As with the hosted reasoning models, graders see what follows the thinking. A completion is `<think>...</think>output`;
+the opening tag may be missing, since some chat templates write it. Thinking that never ends leaves no output.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from statistics import fmean
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from referencing import Registry
+
+from tasks.data.records import Question
+from tasks.graders.openai import Failure, Judge, OpenAIGrade, make_batch_grader, parse_spec
+from tasks.graders.openai.failures import Score
+from tasks.graders.openai.grade import BatchGrader
+from tasks.graders.openai.schema import LabelModel, Multi, Part, Python, ScoreModel, SpecError
+from tasks.graders.openai.values import parse_json
+from tasks.graders.sandbox import Sandbox
+from tasks.params import JobReward
+
+OPEN, CLOSE = "<think>", "</think>"
+DOWN = (Failure.PYTHON_GRADER_SERVER, Failure.MODEL_GRADER_SERVER)  # not the model's doing
+
+
+def split_reasoning(completion: str) -> tuple[str, str]:
+    """The thinking and the output of a completion, without their outer space."""
+    before, closed, after = completion.partition(CLOSE)
+    if closed:
+        return before.strip().removeprefix(OPEN).strip(), after.strip()
+    if completion.lstrip().startswith(OPEN):
+        return completion.strip().removeprefix(OPEN).strip(), ""
+    return "", completion.strip()
+
+
+def part_names(grader: dict) -> dict[str, str]:
+    """{name: type} of the graders of a spec, the multi itself last."""
+    spec = parse_spec(grader, "reward.job.grader")
+    names = {name: part.type for name, part in _parts(spec).items()}
+    return names | ({spec.name or spec.type: spec.type} if isinstance(spec, Multi) else {})
+
+
+def _parts(spec) -> dict[str, Part]:
+    return spec.graders if isinstance(spec, Multi) else {spec.name or spec.type: spec}
+
+
+def json_schema(response_format: dict | None) -> dict | None:
+    """The JSON schema of a response format, None for plain text. SpecError for any other, and for a bad schema."""
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_schema", "json_schema": {"schema": dict() as schema}}:
+            try:
+                Draft202012Validator.check_schema(schema)
+            except SchemaError as error:
+                raise SpecError(f"response_format: no JSON schema: {error.message[:200]}") from None
+            return schema
+    raise SpecError(f'response_format: give {{"type": "json_schema", ...}}, not {str(response_format)[:100]!r}')
+
+
+class JobGrader:
+    """Grades completions of a job's questions. Raises SpecError for a grader or a response format that cannot be used.
+
+    The sandbox and the judge start with the first grade and live as long as this process.
+    """
+
+    def __init__(self, reward: JobReward):
+        self._reward = reward
+        self._spec = parse_spec(reward.grader, "reward.job.grader")
+        self.parts = _parts(self._spec)
+        schema = json_schema(reward.response_format)
+        # an empty registry: a `$ref` to the network is an error, never a request
+        self._schema = Draft202012Validator(schema, registry=Registry()) if schema else None
+
+    @cached_property
+    def _grade_all(self) -> BatchGrader:
+        parts = self.parts.values()
+        sandbox = Sandbox(workers=os.cpu_count() or 1) if any(isinstance(p, Python) for p in parts) else None
+        judged, url = any(isinstance(p, ScoreModel | LabelModel) for p in parts), self._reward.judge_url
+        named = {**os.environ, "OPENAI_BASE_URL": url} if url else os.environ
+        return make_batch_grader(self._spec, sandbox, Judge.from_environment(named) if judged else None)
+
+    def __call__(self, completions: Sequence[str], questions: Sequence[Question]) -> list[OpenAIGrade]:
+        """A grade for each completion; ValueError for a question without an item."""
+        outputs = [split_reasoning(completion)[1] for completion in completions]
+        faults = [self._fault(output) for output in outputs]
+        pairs = [
+            ({"output_text": output}, _item(question))
+            for output, question, fault in zip(outputs, questions, faults, strict=True)
+            if fault is None
+        ]
+        grades = iter(self._grade_all(pairs) if pairs else [])
+        return [next(grades) if fault is None else self._unreadable(fault) for fault in faults]
+
+    def _fault(self, output: str) -> str | None:
+        """Why an output is not of the response format; None where it is, or where none is asked for."""
+        if self._schema is None:
+            return None
+        try:
+            self._schema.validate(parse_json(output))
+        except ValidationError as error:
+            return f"not of the response format: {error.message[:200]}"
+        except ValueError as error:
+            return f"output_text is no JSON: {error}"
+        return None
+
+    def _unreadable(self, fault: str) -> OpenAIGrade:
+        scores = {name: Score(failure=Failure.SAMPLE_PARSE, detail=fault) for name in self.parts}
+        return OpenAIGrade(
+            reward=0.0,
+            sub_rewards=dict.fromkeys(scores, 0.0) if isinstance(self._spec, Multi) else {},
+            failures={Failure.SAMPLE_PARSE: len(scores)},
+            details={Failure.SAMPLE_PARSE: fault},
+            usage={},
+            seconds=0.0,
+            scores=scores,
+        )
+
+
+def _item(question: Question) -> dict:
+    if question.item is None:
+        raise ValueError(f"{question.record_id}: a job question without an item")
+    return question.item
+
+
+def why_down(grade: OpenAIGrade) -> str | None:
+    """The sandbox's or the judge's trouble that kept a completion from being graded."""
+    return next((f"{kind}: {grade.details[kind]}" for kind in DOWN if kind in grade.failures), None)
+
+
+def job_metrics(completions: Sequence[str], grades: Sequence[OpenAIGrade]) -> dict[str, float]:
+    """What the documented events tell of a step beside its rewards: `num_graded`; `unresponsive`, the share without any
+    output; of each grader by name its `errors/<name>/<kind>` (counts), `latency/<name>` (mean seconds) and, of judges,
+    `usage/<name>/<tokens>` (sums); `beside/<kind>` of what goes wrong in the formula, or with the output itself.
+    """
+    found: Counter = Counter()
+    for grade in grades:
+        beside = set(grade.failures) - {score.failure for score in grade.scores.values()}
+        found.update(f"beside/{kind}" for kind in beside)
+        for name, score in grade.scores.items():
+            found.update({f"usage/{name}/{kind}": num for kind, num in score.usage.items()})
+            found.update([f"errors/{name}/{score.failure}"] if score.failure else [])
+    names = grades[0].scores
+    latency = {f"latency/{name}": fmean(grade.scores[name].seconds for grade in grades) for name in names}
+    unresponsive = fmean(not split_reasoning(completion)[1] for completion in completions)
+    return {"num_graded": len(grades), "unresponsive": unresponsive, **latency, **found}

@@ -1,0 +1,232 @@
+"""An OpenAI job becomes a study that Hydra composes; what cannot be honoured is named, and nothing is written."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows import compose as composing
+from flows import import_openai
+from flows.compose import CONF, compose
+from tasks.graders.jobs import JobGrader
+from tasks.jobs import read_job, sft_target
+from tasks.params import validate
+
+EXAMPLE = Path(__file__).parents[1] / "openai_job"
+JOB = json.loads((EXAMPLE / "job.json").read_text())
+FILES = ["--train", str(EXAMPLE / "train.jsonl"), "--validation", str(EXAMPLE / "valid.jsonl")]
+CHECK = {
+    "type": "string_check",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.answer }}",
+    "operation": "eq",
+}
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch) -> Path:
+    """A copy of conf/ that the command writes to."""
+    copied = tmp_path / "repo" / "conf"
+    shutil.copytree(CONF, copied)
+    monkeypatch.setattr(composing, "CONF", copied)
+    monkeypatch.setattr(import_openai, "CONF", copied)
+    return copied
+
+
+def changed(path: str, value: object) -> dict:
+    """The example job with a value at a dotted path ('-' in the place of the value takes it away)."""
+    job = copy.deepcopy(JOB)
+    *most, last = path.split(".")
+    section = job
+    for name in most:
+        section = section[name]
+    section[last] = value
+    return job
+
+
+def run(tmp_path: Path, job: dict, *more: str, rows: dict[str, list[dict]] | None = None) -> int:
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    files = list(FILES)
+    for place, split in ((1, "train"), (3, "validation")):
+        if rows and split in rows:
+            files[place] = str(tmp_path / f"{split}.jsonl")
+            Path(files[place]).write_text("".join(json.dumps(row) + "\n" for row in rows[split]))
+    return import_openai.main([str(tmp_path / "job.json"), *files, "--model", "tiny", *more])
+
+
+def listed(conf: Path) -> list[Path]:
+    return sorted(conf.rglob("*.yaml"))
+
+
+def hyper(**values) -> dict:
+    return changed("method.reinforcement.hyperparameters", values)
+
+
+def test_the_example_becomes_a_study_that_grades_as_its_job_does(conf, tmp_path, capsys):
+    assert run(tmp_path, JOB) == 0
+    told = capsys.readouterr().out
+    params = validate(compose(["+experiment=sums"]), "sums")
+    assert (params.study, params.grid.k, params.grid.seed, params.dataset.source) == ("sums", [64], [0], "openai")
+    assert (params.rft.steps, params.rft.prompts_per_step, params.rft.eval_steps) == (16, 8, 4)
+    assert params.warmup.steps == 0 and params.reward.job.target == "<answer>{{ item.answer }}</answer>"
+    assert params.reward.job.grader == JOB["method"]["reinforcement"]["grader"]
+    assert JobGrader(params.reward.job).parts.keys() == {"number", "exact"}
+    for said in (
+        "64 to train on",
+        "learning rate 0.0003",
+        "16 of the training rows",
+        "python -m flows.sweep +experiment=sums",
+    ):
+        assert said in told
+    assert run(tmp_path, JOB) == 0  # again: its own files are written over
+
+
+def test_multipliers_effort_and_samples_become_numbers(conf, tmp_path, capsys):
+    asked = {"learning_rate_multiplier": 0.5, "compute_multiplier": 1.5, "reasoning_effort": "high", "eval_samples": 3}
+    assert run(tmp_path, hyper(**asked, n_epochs=1, batch_size=256)) == 0
+    params = validate(compose(["+experiment=sums"]), "sums")
+    assert (params.rft.learning_rate, params.rft.num_generations) == (5e-5, 12)
+    assert (params.rft.max_completion_length, params.grade.max_new_tokens, params.grade.val_samples) == (256, 256, 3)
+    assert (params.rft.prompts_per_step, params.rft.steps) == (64, 1)  # no more prompts a step than there are rows
+    assert "3 answers a row, sampled at temperature 1" in capsys.readouterr().out
+
+
+def test_auto_and_nothing_mean_the_same(conf, tmp_path, capsys):
+    names = (
+        "batch_size",
+        "n_epochs",
+        "learning_rate_multiplier",
+        "compute_multiplier",
+        "eval_interval",
+        "eval_samples",
+    )
+    assert run(tmp_path, hyper(**dict.fromkeys(names, "auto"))) == 0
+    auto = compose(["+experiment=sums"])
+    assert run(tmp_path, hyper()) == 0
+    assert compose(["+experiment=sums"]) == auto
+    assert auto["rft"]["steps"] == 60  # the preset's: 15 passes over 64 rows by 16
+
+
+@pytest.mark.parametrize("source", ["${item}", "\\${a}", "\\\\${a:b}", "$${", "a \\ ${", "${oc.env:HOME}"])
+def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path, source):
+    text = f"def grade(sample, item):\n    return len({source!r})\n"
+    assert run(tmp_path, changed("method.reinforcement.grader", {"type": "python", "name": "p", "source": text})) == 0
+    assert compose(["+experiment=sums"])["reward"]["job"]["grader"]["source"] == text
+
+
+@pytest.mark.parametrize(
+    ("job", "named"),
+    [
+        (changed("method.type", "supervised"), "method.type"),
+        (changed("method.dpo", {}), "method.dpo"),
+        (changed("modle", "o4-mini"), "modle"),
+        (changed("hyperparameters", {"n_epochs": 3}), "hyperparameters"),
+        (changed("integrations", [{"type": "wandb"}]), "integrations"),
+        (changed("seed", -1), "seed"),
+        (hyper(batch_size=257), "hyperparameters.batch_size"),
+        (hyper(n_epochs=51), "hyperparameters.n_epochs"),
+        (hyper(n_epochs=2.5), "hyperparameters.n_epochs"),
+        (hyper(learning_rate_multiplier=0), "hyperparameters.learning_rate_multiplier"),
+        (hyper(compute_multiplier=10.5), "hyperparameters.compute_multiplier"),
+        (hyper(eval_interval=0), "hyperparameters.eval_interval"),
+        (hyper(reasoning_effort="extreme"), "hyperparameters.reasoning_effort"),
+        (hyper(schedule="cosine"), "hyperparameters.schedule"),
+        (changed("method.reinforcement.grader", {**CHECK, "operation": "is"}), "operation"),
+        (
+            changed("method.reinforcement.grader", {**{k: CHECK[k] for k in ("input", "reference")},
+                    "type": "text_similarity", "evaluation_metric": "cosine"}),
+            "cosine compares embeddings",
+        ),
+        (changed("method.reinforcement.grader.graders.exact", {"type": "multi", "graders": {}}), "within a multi"),
+        (changed("method.reinforcement.response_format", {"type": "json_object"}), "response_format"),
+        (
+            changed("method.reinforcement.response_format",
+                    {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}),
+            "no JSON schema",
+        ),
+    ],
+)  # fmt: skip
+def test_a_job_that_cannot_be_honoured_is_refused_by_name(conf, tmp_path, capsys, job, named):
+    before = listed(conf)
+    assert run(tmp_path, job) == 2
+    assert named in capsys.readouterr().err
+    assert listed(conf) == before
+
+
+ROW = {"messages": [{"role": "user", "content": "1 + 1?"}], "answer": "2"}
+ASKED = ROW["messages"][0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ({"train": [{**ROW, "tools": [{"type": "function"}]}]}, "line 1: tools cannot be honoured"),
+        ({"train": [ROW, {"answer": "2"}]}, "line 2: messages"),
+        ({"train": [{"messages": [ASKED, {"role": "assistant", "content": "2"}]}]}, "last message is not the user's"),
+        ({"train": [{"messages": [{"role": "tool", "content": "x"}, ASKED]}]}, "role is none of"),
+        ({"train": [{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}]}, "'image_url'"),
+        ({"train": [{"messages": [{**ASKED, "tool_calls": []}]}]}, "tool_calls cannot be honoured"),
+        ({"train": [ROW]}, "none is left to learn from"),
+        ({"train": []}, "no line with content"),
+        ({"validation": [{"messages": [{"role": "user", "content": str(n)}]} for n in range(1001)]}, "1,000 at most"),
+        (
+            {"train": [ROW, {"messages": [{"role": "user", "content": "2 + 2?"}]}], "validation": [ROW]},
+            "train and valid",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_honoured_are_refused_with_their_line(conf, tmp_path, capsys, rows, named):
+    before = listed(conf)
+    assert run(tmp_path, JOB, rows=rows) == 2
+    assert named in capsys.readouterr().err
+    assert listed(conf) == before
+
+
+def test_rows_without_what_the_grader_names_are_told_of(conf, tmp_path, capsys):
+    rows = [{"messages": [{"role": "user", "content": str(n)}], **({"answer": "1"} if n else {})} for n in range(10)]
+    assert run(tmp_path, JOB, rows={"train": rows}) == 0
+    assert "1 of 10 train rows lack 'answer'" in capsys.readouterr().out
+
+
+def test_a_study_of_ours_is_not_written_over(conf, tmp_path, capsys):
+    assert run(tmp_path, JOB, "--name", "fsod") == 2
+    assert "fsod.yaml is there already" in capsys.readouterr().err
+    assert compose(["+experiment=fsod"])["dataset"]["source"] == "digits"
+
+
+def test_a_response_format_is_asked_for_in_the_system_message(conf, tmp_path, capsys):
+    schema = {"type": "object", "properties": {"answer": {"type": "number"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    assert run(tmp_path, changed("method.reinforcement.response_format", form)) == 0
+    params = compose(["+experiment=sums"])
+    assert json.dumps(schema) in params["prompt"]["job"]
+    assert params["reward"]["job"]["response_format"] == form
+
+
+def spec_of(tmp_path: Path, grader: dict):
+    (tmp_path / "job.json").write_text(json.dumps(changed("method.reinforcement.grader", grader)))
+    return read_job(tmp_path / "job.json")[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({}, "{{ item.answer }}"),
+        ({"operation": "ilike"}, "{{ item.answer }}"),
+        ({"operation": "ne"}, None),  # what the output must not be
+        ({"input": "{{ sample.output_json.answer }}"}, None),  # a part of the output
+        ({"reference": "yes"}, None),  # nothing of the row
+        ({"reference": "{{ item.answer }}{{ sample.output_text }}"}, None),
+    ],
+)
+def test_sft_is_taught_the_reference_that_the_whole_output_is_compared_with(tmp_path, changes, target):
+    assert sft_target(spec_of(tmp_path, {**CHECK, **changes})) == target
+
+
+def test_without_such_a_grader_sft_takes_no_steps(conf, tmp_path, capsys):
+    grader = {"type": "python", "source": "def grade(sample, item):\n    return 1.0\n"}
+    assert run(tmp_path, changed("method.reinforcement.grader", grader)) == 0
+    assert compose(["+experiment=sums"])["sft"]["steps"] == 0
+    assert "SFT cannot be taught" in capsys.readouterr().out

@@ -1,0 +1,143 @@
+"""The grader of an imported job: gold, empty and hacked answers; what is down is invalid and not a reward."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.data.records import Question
+from tasks.graders import make_grader
+from tasks.graders.batch import InvalidRewards, grade_all, stop_if_invalid
+from tasks.graders.jobs import split_reasoning
+from tasks.graders.openai.schema import SpecError
+from tasks.graders.target import targets
+from tasks.params import JobReward, Reward
+from tasks.rl.rewards import grade as rewards
+
+GRADER = json.loads((Path(__file__).parents[1] / "openai_job" / "job.json").read_text())["method"]["reinforcement"][
+    "grader"
+]
+GOLD = "<think>3 + 4 = 7</think><answer>7</answer>"
+SCHEMA = {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"], "additionalProperties": False}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+JSON_CHECK = {
+    "type": "string_check", "name": "n", "input": "{{ sample.output_json.n }}", "reference": "{{ item.answer }}",
+    "operation": "eq",
+}  # fmt: skip
+JUDGE = {"type": "score_model", "name": "judge", "model": "m", "input": [{"role": "user", "content": "?"}]}
+
+
+def question(**item) -> Question:
+    return Question("r", None, "job", "3 + 4?", turns=({"role": "user", "content": "3 + 4?"},), item=item)
+
+
+SEVEN = question(answer="7")
+
+
+@pytest.fixture(scope="module")
+def grade():
+    return make_grader(Reward(job=JobReward(grader=GRADER)))
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        (GOLD, 1.0),
+        ("3 + 4 = 7</think><answer>7</answer>", 1.0),  # the template wrote the opening tag
+        ("<answer>7</answer>", 1.0),
+        ("<answer> 7 </answer>", 0.8),  # right, but not exactly as asked
+        ("<answer>8</answer>", 0.08),
+        ("", 0.0),
+        ("7", 0.0),
+        ("<think>3 + 4 = 7", 0.0),
+        ("<think><answer>7</answer>", 0.0),  # an answer inside thinking that never ends
+        ("<answer>7</answer></think>", 0.0),  # or that has ended before it
+        ("<answer>6</answer><answer>7</answer>", 0.0),
+        ("{{ item.answer }}", 0.0),
+        ("<answer>{{ item.answer }}</answer>", 0.0),
+    ],
+)
+def test_gold_earns_one_and_the_empty_and_the_hacked_nothing(grade, completion, reward):
+    assert grade(completion, SEVEN).reward == pytest.approx(reward)
+
+
+def test_many_are_graded_as_each_alone_and_named_by_grader(grade):
+    texts = [GOLD, "<answer>8</answer>", ""] * 4
+    together = grade_all(grade, texts, [SEVEN] * len(texts))
+    assert [g.reward for g in together] == [grade(text, SEVEN).reward for text in texts]
+    assert together[0].sub_rewards == {"graders/number": 1.0, "graders/exact": 1.0}
+
+
+def test_the_target_of_sft_earns_one(grade):
+    (text,) = targets(SEVEN, template="<answer>{{ item.answer }}</answer>")
+    assert grade(text, SEVEN).reward == 1.0
+    assert targets(SEVEN) == [] == targets(question(), template="{{ item.answer }}")
+
+
+def test_a_missing_variable_and_a_crash_are_counted_and_stop_nothing(grade):
+    got, metrics = rewards(grade, [GOLD] * 20, [question()] + [SEVEN] * 19)
+    assert got[0] == 0.0 and got[1] == 1.0
+    assert metrics["errors/exact/invalid_variable"] == metrics["errors/number/python_grader_runtime"] == 1
+    assert (metrics["num_graded"], metrics["invalid"], metrics["unresponsive"]) == (20, 0.0, 0.0)
+    assert metrics["reward_graders/exact"] == 0.95
+
+
+@pytest.mark.parametrize(
+    ("output", "reward", "failure"),
+    [
+        ('{"n": 7}', 1.0, None),
+        ('<think>so</think>\n{"n": 7}', 1.0, None),
+        ('{"n": 8}', 0.0, None),
+        ('{"n": 7, "m": 7}', 0.0, "sample_parse"),
+        ('{"n": "7"}', 0.0, "sample_parse"),
+        ("7", 0.0, "sample_parse"),
+        ("", 0.0, "sample_parse"),
+        ('{"n": NaN}', 0.0, "sample_parse"),
+    ],
+)
+def test_an_output_that_is_not_of_the_response_format_earns_nothing(output, reward, failure):
+    grade = make_grader(Reward(job=JobReward(grader=JSON_CHECK, response_format=FORMAT)))(output, SEVEN)
+    assert (grade.reward, grade.failure) == (reward, failure)
+
+
+def test_a_judge_that_is_down_is_invalid_and_stops_the_run(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    grade = make_grader(Reward(job=JobReward(grader=JUDGE, judge_url="http://127.0.0.1:9/v1")))
+    (got,) = grade_all(grade, [GOLD], [SEVEN])
+    assert got.reward == 0.0 and got.invalid.startswith("model_grader_server: ")
+    with pytest.raises(InvalidRewards, match=r"1 of 1 completions .*model_grader_server"):
+        rewards(grade, [GOLD], [SEVEN])
+
+
+def test_five_percent_may_be_invalid():
+    stop_if_invalid(make_grader, ["down"], 20)
+    with pytest.raises(InvalidRewards, match="2 x down"):
+        stop_if_invalid(make_grader, ["down", "down"], 39)
+
+
+def test_a_judge_without_an_address_says_what_to_set(monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL"):
+        make_grader(Reward(job=JobReward(grader=JUDGE)))(GOLD, SEVEN)
+
+
+def test_a_bad_grader_is_refused_when_the_grader_is_made():
+    with pytest.raises(SpecError, match=r"reward\.job\.grader"):
+        make_grader(Reward(job=JobReward(grader={"type": "python", "source": "x = 1"})))
+
+
+@pytest.mark.parametrize(
+    ("completion", "split"),
+    [
+        ("<think>a</think>b", ("a", "b")),
+        ("\n<think>\na\n</think>\n\nb\n", ("a", "b")),
+        ("a</think>b", ("a", "b")),
+        ("b", ("", "b")),
+        ("<think>a", ("a", "")),
+        ("<think></think>", ("", "")),
+        ("<think>a</think>b</think>c", ("a", "b</think>c")),
+        ("b <think>a", ("", "b <think>a")),
+    ],
+)
+def test_graders_see_what_follows_the_thinking(completion, split):
+    assert split_reasoning(completion) == split
