@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+# First: Prefect's set-up of logging closes the handlers there are, and absl's (of rouge-score) takes pytest's stderr along.
+import prefect.main  # noqa: F401
 import pytest
 
 from tasks.models.training import Job
