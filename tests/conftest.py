@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# First: Prefect's set-up of logging closes the handlers there are, and absl's (of rouge-score) takes pytest's stderr along.
+# First: Prefect's set-up of logging closes what handlers there are, and absl's (of rouge-score) closes pytest's stderr.
 import prefect.main  # noqa: F401
 import pytest
 
