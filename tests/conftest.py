@@ -27,7 +27,7 @@ def make_job(data):
 
     def make(policy: str = "grpo", **rft) -> Job:
         params = load_params()
-        small = {"steps": 2, "eval_steps": 2, "prompts_per_step": 4, "num_generations": 4, "max_completion_length": 48}
+        small = {"steps": 2, "eval_steps": 2, "prompts_per_step": 4, "num_generations": 4, "max_completion_length": 96}
         small |= {"warmup_steps": 0, "beta": 0.01}  # every step learns and is held, whatever is shipped
         changed = params.model_copy(update={"rft": params.rft.model_copy(update={**small, **rft})})
         return Job(changed, policy, data / "pool", data / "slice", None, 0)

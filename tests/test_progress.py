@@ -14,7 +14,7 @@ def said(monkeypatch, capsys):
     """Steps of a training whose rewards are known, every one of them told: the lines of its log."""
     monkeypatch.setattr(progress, "SECONDS", 0.0)
     rewards = iter([0.25, 0.5])
-    validation = Validation("grpo", lambda model: next(rewards), every=2)
+    validation = Validation("grpo", lambda model: {"reward": next(rewards)}, every=2)
     state, control, model = TrainerState(max_steps=2), TrainerControl(), torch.nn.Linear(1, 1)
     validation.on_train_begin(None, state, control, model=model)
     for step in (1, 2):

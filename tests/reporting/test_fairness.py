@@ -54,7 +54,7 @@ def test_another_existence_mode_is_named(workplace):
 def test_other_truth_is_named(workplace):
     path = workplace.grades / "sft-1-0" / "predictions.jsonl"
     first, *others = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps({**json.loads(first), "gold": [[0, 0, 1, 1]]}), *others]) + "\n")
+    path.write_text("\n".join([json.dumps({**json.loads(first), "gold_label": "cat"}), *others]) + "\n")
     (warning,) = differences(read(workplace))
     assert "differ in test set" in warning
 
