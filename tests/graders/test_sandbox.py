@@ -207,7 +207,7 @@ def test_the_probe_finds_a_filter_that_filters_nothing(monkeypatch):
 
 def test_limits_that_leave_no_room_for_the_probe_are_an_error():
     # an import of the probe may be the first that finds no room, and then it is its ImportError
-    with pytest.raises(SandboxError, match="could not be probed: (memory|exception, ImportError)"):
+    with pytest.raises(SandboxError, match=r"could not be probed: (memory|exception, ImportError)"):
         Sandbox(Limits(memory_mb=1))
 
 
