@@ -3,6 +3,7 @@
 Runs are forks of this process, so that a start costs no imports.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -10,17 +11,20 @@ import os
 import random
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from tasks import rft
 from tasks.models import checkpoint
+from tasks.models.training import Job
 
 pytestmark = pytest.mark.slow
-SETTINGS = {"steps": 4, "eval_steps": 1, "prompts_per_step": 2, "max_completion_length": 16}
+SETTINGS = {"steps": 4, "eval_steps": 1, "prompts_per_step": 2, "max_completion_length": 64}
 
 
 def digest(job) -> str:
@@ -42,6 +46,8 @@ def start(work: Callable[[], object], kill_after: float | None = None) -> int:
         try:
             work()
             code = 0
+        except Exception:
+            traceback.print_exc()  # nobody else would tell
         finally:
             os._exit(code)
     timer = threading.Timer(kill_after or 600, os.kill, (child, signal.SIGKILL))
@@ -58,9 +64,17 @@ def finish(job, out: Path) -> None:
 @pytest.fixture(scope="module", params=["grpo", "ppo"])
 def whole(request, make_job):
     """A job and the digest of a run that nobody killed."""
-    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, nor do those that read weights
     job = make_job(request.param, **SETTINGS)
-    return job, digest(dataclasses.replace(job))
+    loaded = job.load()
+
+    def load(self: Job) -> PreTrainedModel:
+        torch.manual_seed(self.seed)
+        return copy.deepcopy(loaded)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "load", load)
+        yield job, digest(dataclasses.replace(job))
 
 
 def test_thirty_kills_at_any_moment(whole, tmp_path):
