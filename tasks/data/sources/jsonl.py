@@ -15,8 +15,7 @@ A line with an unknown key is put aside, since a typo would otherwise hide label
 from pathlib import Path
 
 from tasks.data.drafts import Draft, Reading, Region, existing, short, text_fault
-from tasks.data.records import DataError
-from tasks.data.sources.lines import lines, parse_line
+from tasks.data.sources.lines import read_rows
 from tasks.schema.dataset import JsonlFiles
 
 LISTS = ("objects", "referring", "ignore", "negative", "not_exhaustive")
@@ -67,12 +66,5 @@ def _draft(row: object, path: Path, line: int) -> Draft:
 
 def read_jsonl_rows(files: JsonlFiles, scratch: Path) -> Reading:
     path = existing(Path(files.rows), "file", "give the .jsonl as `rows`")
-    reading = Reading(existing(Path(files.images), "folder", "give the folder of the pictures as `images`"))
-    for line, raw in lines(path):
-        try:
-            reading.add(_draft(parse_line(raw, line), path, line))
-        except ValueError as error:
-            reading.refuse(path, "image", f"line {line}", str(error), line)
-    if not reading.read:
-        raise DataError(f"{path}: no line with content; give one JSON object a picture")
-    return reading
+    root = existing(Path(files.images), "folder", "give the folder of the pictures as `images`")
+    return read_rows(path, root, "image", "picture", _draft)

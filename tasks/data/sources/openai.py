@@ -9,9 +9,9 @@ sound cannot be honoured: such a line is put aside with its reason.
 
 from pathlib import Path
 
-from tasks.data.drafts import Draft, Reading, existing, short, text_fault
-from tasks.data.records import DataError, Problem
-from tasks.data.sources.lines import lines, parse_line
+from tasks.data.drafts import Reading, existing, short, text_fault
+from tasks.data.records import Problem
+from tasks.data.sources.lines import read_problem_rows
 from tasks.schema.dataset import OpenaiFiles
 
 ROLES = ("system", "developer", "user", "assistant")
@@ -61,12 +61,4 @@ def problem_of(row: object) -> Problem:
 
 def read_openai(files: OpenaiFiles, scratch: Path) -> Reading:
     path = existing(Path(files.rows), "file", "give the .jsonl as `rows`")
-    reading = Reading(path.parent)
-    for line, raw in lines(path):
-        try:
-            reading.add(Draft(f"line {line}", None, str(path), line, problem=problem_of(parse_line(raw, line))))
-        except ValueError as error:
-            reading.refuse(path, "problem", f"line {line}", str(error), line)
-    if not reading.read:
-        raise DataError(f"{path}: no line with content; give one JSON object a row")
-    return reading
+    return read_problem_rows(path, "row", problem_of)

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from tasks.data.drafts import Draft, Reading, existing, short, text_fault
-from tasks.data.records import DataError, Problem, TextTask
-from tasks.data.sources.lines import lines, parse_line
+from tasks.data.drafts import Reading, existing, short, text_fault
+from tasks.data.records import Problem, TextTask
+from tasks.data.sources.lines import read_problem_rows
 from tasks.schema.dataset import Gsm8kFiles, ProblemsFiles
 
 TASKS = tuple(task for task in get_args(TextTask) if task != "job")  # jobs have rows of their own
@@ -70,16 +70,7 @@ def _gsm8k(row: object) -> Problem:
 
 
 def _read(rows: str, problem_of: Callable[[object], Problem]) -> Reading:
-    path = existing(Path(rows), "file", "give the .jsonl as `rows`")
-    reading = Reading(path.parent)
-    for line, raw in lines(path):
-        try:
-            reading.add(Draft(f"line {line}", None, str(path), line, problem=problem_of(parse_line(raw, line))))
-        except ValueError as error:
-            reading.refuse(path, "problem", f"line {line}", str(error), line)
-    if not reading.read:
-        raise DataError(f"{path}: no line with content; give one JSON object a problem")
-    return reading
+    return read_problem_rows(existing(Path(rows), "file", "give the .jsonl as `rows`"), "problem", problem_of)
 
 
 def read_problems(files: ProblemsFiles, scratch: Path) -> Reading:
