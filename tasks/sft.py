@@ -70,7 +70,7 @@ class Resuming(TrainerCallback):
 
 def train(job: Job, params: Sft, out: Path) -> None:
     """Supervised steps from the job's initial weights, or on from its checkpoint; writes the model folder `out`."""
-    pairs = [(question, text) for question in job.train for text in job.coordinates.write(question)]
+    pairs = job.gold_pairs()
     model, steps = job.load(), params.num_steps(len(pairs))
     if steps == 0:
         job.save(model, out, None, [])

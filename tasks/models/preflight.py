@@ -28,9 +28,10 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)
-    graded = [question for question in job.train if question.task != "job"]  # whose rewards have a scale of their own
-    grades = [_check_gold(job, question, text) for question in graded for text in job.coordinates.write(question)]
-    _warn(job, base, grades)
+    pairs = job.gold_pairs()
+    # a job's rewards have a scale of their own
+    grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
+    _warn(job, base, grades, [text for _, text in pairs])
 
 
 @torch.no_grad()
@@ -89,7 +90,8 @@ def _check_gold(job: Job, question: Question, text: str) -> Grade:
     return grade
 
 
-def _warn(job: Job, model: PreTrainedModel, grades: list[Grade]) -> None:
+def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str]) -> None:
+    """`texts` are the gold answers."""
     lost = sum(grade.failure is not None for grade in grades)
     if lost:
         warnings.warn(
@@ -98,7 +100,6 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade]) -> None:
             stacklevel=3,
         )
     most = job.params.grade.max_new_tokens
-    texts = [text for question in job.train for text in job.coordinates.write(question)]
     cut = sum(
         len(ids) >= most for ids in tokenizer_of(job.processor)(texts)["input_ids"]
     )  # an end of turn comes on top

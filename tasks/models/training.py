@@ -122,6 +122,10 @@ class Job:
         thoughts = [split_reasoning(text)[0] for text in texts]
         return fmean(map(len, tokenizer_of(self.processor)(thoughts, add_special_tokens=False)["input_ids"]))
 
+    def gold_pairs(self) -> list[tuple[Question, str]]:
+        """Each train question with each of its gold answers, in the model's units: what SFT is taught."""
+        return [(question, text) for question in self.train for text in self.coordinates.write(question)]
+
     def rows(self, questions: Sequence[Question], **columns: list) -> Dataset:
         """Train questions as TRL takes them: `prompt`, the given columns, and `image` (decoded on access) of pictures.
 

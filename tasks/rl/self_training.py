@@ -30,11 +30,6 @@ RIGHT = 0.5
 Pair = tuple[Question, str]
 
 
-def gold_pairs(job: Job) -> list[Pair]:
-    """Each train question with each of its gold answers."""
-    return [(question, text) for question in job.train for text in job.coordinates.write(question)]
-
-
 def different(texts: Sequence[str], known: Sequence[str], most: int) -> list[str]:
     """The first `most` texts that differ from each other and from the known ones by more than spacing and case."""
     seen, kept = {_form(text) for text in known}, []
@@ -65,7 +60,7 @@ def offline(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
     """The model after the last step, the validation that knows the best weights, and the metrics of every step."""
     model, params = job.load(), job.params.rft
     preflight.check(job, model)
-    pairs = gold_pairs(job) + right_samples(job, model)
+    pairs = job.gold_pairs() + right_samples(job, model)
     validation = job.validation(params.eval_steps, params.patience)
     steps = fit(job, model, pairs, params, params.steps, params.self_training.batch_size, validation)
     return model, validation, [{**row, "num_pairs": len(pairs)} for row in steps]
