@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tasks.data.questions import ask
+from tasks.data.questions import ask, ask_all
 from tasks.data.records import Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
@@ -36,8 +36,13 @@ VOTED = ("maths", "program")
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
     """`ground_truth`: what each picture shows; `all` and `model`: every category of every picture."""
-    categories = json.loads((pool / "categories.json").read_text())
-    return ask(read_records(pool / "test.jsonl"), categories, 0 if existence == "ground_truth" else len(categories))
+    categories, records = json.loads((pool / "categories.json").read_text()), read_records(pool / "test.jsonl")
+    return ask(records, categories, 0) if existence == "ground_truth" else ask_all(records, categories)
+
+
+def frequencies(pool: Path) -> dict[str, str]:
+    """{category: LVIS's f, c or r}; nothing of other data."""
+    return json.loads((pool / "pool.json").read_text(encoding="utf-8"))["frequency"]
 
 
 def prediction(question: Question, completion: str, grade: Grade) -> dict:
@@ -48,6 +53,8 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
         "asked": question.asked,
         "gold": question.boxes,
         "gold_label": question.label,
+        "ignore": question.ignore,
+        "exhaustive": question.exhaustive,
         "completion": completion,
         "boxes": grade.boxes,
         "confidences": grade.confidences,
@@ -111,7 +118,7 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
-        **task_metrics(rows, params.slice.categories),
+        **task_metrics(rows, params.slice.categories, frequencies(pool)),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }

@@ -42,7 +42,11 @@ def question(record: Record, category: str) -> Question:
     """Detection: gold boxes in thousandths of the picture's sides, in reading order."""
     objects = _objects(record)
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, "detection", category, boxes, thoughts=(describe(objects, category),))
+    return Question(
+        record.id, record.image, "detection", category, boxes, thoughts=(describe(objects, category),),
+        ignore=tuple(thousandths(record, region.box) for region in record.ignore if region.category == category),
+        exhaustive=category not in record.not_exhaustive,
+    )  # fmt: skip
 
 
 def other_questions(record: Record) -> list[Question]:
@@ -83,6 +87,19 @@ def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -
             *other_questions(r),
         )
     ]
+
+
+def ask_all(records: Sequence[Record], categories: Sequence[str]) -> list[Question]:
+    """`ask` for every category that AP counts: also for those of which a picture shows no object but a region to
+    ignore, since a box elsewhere in it is wrong.
+    """
+    asked = []
+    for record in records:
+        regions = dict.fromkeys(region.category for region in record.ignore if region.category in categories)
+        unsure = {*record.categories, *record.not_exhaustive}
+        asked += [question(record, category) for category in regions if category not in unsure]
+        asked += ask([record], categories, len(categories))
+    return asked
 
 
 def fill(prompt: Prompt, question: Question) -> str:

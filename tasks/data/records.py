@@ -74,7 +74,7 @@ class Record:
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
     `ignore` holds regions that are not asked for (COCO crowds, VOC 'difficult'). Training does not ask their categories
-    in that picture at all; grading knows nothing of them, so that a box there counts as wrong.
+    in that picture at all; in grading a box there is neither right nor wrong.
     `negative` are categories verified to be absent, `not_exhaustive` those of which only some objects are labelled.
     Of a `federated` picture (LVIS) nothing is known of the categories that it neither shows nor has as negative; any
     other picture shows no category but its own.
@@ -104,7 +104,8 @@ class Record:
 class Question:
     """What a model is asked, and the gold answer.
 
-    detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there;
+    detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there; `ignore` are
+    regions where a box is neither right nor wrong, and without `exhaustive` neither is one that matches nothing;
     grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class;
     maths, program, ranking: `asked` is the problem, `label` its answer; job: `turns` are sent, `item` is graded with.
     `thoughts` are the thinking of SFT targets, one each: what the picture shows, or the worked solutions (of a program:
@@ -120,6 +121,8 @@ class Question:
     thoughts: tuple[str, ...] = ("",)
     turns: tuple[dict[str, str], ...] = field(default=(), hash=False)
     item: dict | None = field(default=None, hash=False)
+    ignore: tuple[Box, ...] = ()
+    exhaustive: bool = True
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -179,8 +182,14 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
-    lists = ("thoughts", "turns")
+    boxes, lists = ("boxes", "ignore"), ("thoughts", "turns")
     return [
-        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), **{name: tuple(row[name]) for name in lists}})
+        Question(
+            **{
+                **row,
+                **{name: tuple(map(tuple, row[name])) for name in boxes},
+                **{name: tuple(row[name]) for name in lists},
+            }
+        )
         for row in read_jsonl(path)
     ]

@@ -34,6 +34,8 @@ class Answer:
     reward: float
     content: float  # the sub-reward of what is stated: the label's, the answer's, the IoU; of a job, the reward
     failure: str | None
+    ignore: tuple[Box, ...] = ()
+    exhaustive: bool = True
 
     @property
     def question(self) -> tuple[str, str, str, str]:
@@ -173,6 +175,8 @@ def _answer(row: dict) -> Answer:
         reward=row["reward"],
         content=row["reward"] if row["task"] == "job" else row["sub_rewards"][CONTENT.get(row["task"], "iou")],
         failure=row["failure"],
+        ignore=tuple(map(tuple, row["ignore"])),
+        exhaustive=row["exhaustive"],
     )
 
 
