@@ -2,24 +2,25 @@
 --model policies/sft-4-0 --existence grades/base/existence.json --out grades/sft-4-0`
 
 predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
-scored by (COCO AP, accuracy, IoU) and the failures by kind. The grader is the one that RFT was rewarded by. Decoding
-is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the base model decides for all
-policies, by the existence.json that its own grading leaves.
+scored by (COCO AP, accuracy, IoU; with `grade.sam` IoU of masks) and the failures by kind. The grader is the one that
+RFT was rewarded by. Decoding is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the
+base model decides for all policies, by the existence.json that its own grading leaves.
 """
 
 import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from tasks.data.questions import ask, ask_all
-from tasks.data.records import Question, read_records, write_jsonl
+from tasks.data.records import Box, Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
@@ -27,7 +28,9 @@ from tasks.graders.rubric import same_answer
 from tasks.models.coordinates import Coordinates, Grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
+from tasks.models.sam import Segmenter
 from tasks.params import Params, load_params
+from tasks.scoring.masks import gold_mask, overlap
 from tasks.scoring.metrics import task_metrics, tasks_of
 from tasks.scoring.votes import majority
 
@@ -91,6 +94,7 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     limit = json.loads(existence.read_text()) if mode == "model" and existence else None
     everything = test_questions(pool, mode)
     questions = [q for q in everything if is_asked(q, limit)]
+    segmenter = make_segmenter(params.grade.sam, questions, pool)
     processor, policy = load_processor(params.model, model), load_model(params.model, model)
     completions = answer(
         policy, processor, params.prompt, questions, pool, params.grade.batch_size,
@@ -100,6 +104,9 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     grades = grade_all(grader, completions, questions)
     stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
     rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]
+    if segmenter:
+        for row, question in zip(rows, questions, strict=True):
+            row["mask_overlap"] = mask_overlap(segmenter, question, row["boxes"], pool)
     if params.grade.samples:
         voters = {n: q for n, q in enumerate(questions) if q.task in VOTED}
         votes = vote(params, policy, processor, list(voters.values()), pool, grader)
@@ -122,6 +129,24 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }
+
+
+def make_segmenter(sam: str | None, questions: Sequence[Question], pool: Path) -> Segmenter | None:
+    """ValueError where it is asked for and there is no mask to compare with."""
+    if sam is None:
+        return None
+    if not any(question.mask for question in questions):
+        raise ValueError(f"grade.sam: no question of {pool / 'test.jsonl'} has a mask; take LISA's data, or sam: null")
+    return Segmenter(sam)
+
+
+def mask_overlap(segmenter: Segmenter, question: Question, boxes: Sequence[Box], pool: Path) -> tuple[int, int] | None:
+    """Pixels that the stated box's mask shares with the gold one, and pixels of either; None without a gold mask."""
+    if not question.mask:
+        return None
+    with Image.open(pool / question.image) as image:
+        gold = gold_mask(question.mask, *image.size)
+    return overlap(segmenter.mask(pool / question.image, boxes[0]) if boxes else None, *gold)
 
 
 def vote(

@@ -212,7 +212,8 @@ class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
     those of which the base model states a box (`model`, as published: it caps every policy's recall). Of a maths or
     program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k. Validation
-    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`.
+    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`. `sam`, a hub id
+    or a folder, turns boxes of grounding into masks (null: boxes alone are compared).
     """
 
     existence: Literal["ground_truth", "all", "model"]
@@ -221,6 +222,7 @@ class Grade(Section):
     val_samples: Count = 1
     samples: Annotated[int, Field(ge=0)] = 0
     temperature: Positive = 1.0
+    sam: str | None = None
 
 
 class Grid(Section):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from tasks.data.records import Box, Question, Record
+from tasks.data.records import Box, Question, Record, Shape
 from tasks.params import Prompt
 
 
@@ -34,6 +34,13 @@ def thousandths(record: Record, box: Box) -> Box:
     )  # fmt: skip
 
 
+def _in_thousandths(record: Record, mask: Sequence[Shape]) -> tuple[Shape, ...]:
+    return tuple(
+        Shape(tuple((1000 * x / record.width, 1000 * y / record.height) for x, y in shape.points), shape.ignore)
+        for shape in mask
+    )
+
+
 def _objects(record: Record) -> list[tuple[str, Box]]:
     return [(o.category, thousandths(record, o.box)) for o in sorted(record.objects, key=lambda o: o.box)]
 
@@ -55,8 +62,8 @@ def other_questions(record: Record) -> list[Question]:
     if record.label is not None:
         asked.append(Question(record.id, record.image, "classification", "", label=record.label, thoughts=thoughts))
     for told in record.referring:
-        boxes = (thousandths(record, told.box),)
-        asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thoughts=thoughts))
+        own = {"boxes": (thousandths(record, told.box),), "mask": _in_thousandths(record, told.mask)}
+        asked.append(Question(record.id, record.image, "grounding", told.instruction, thoughts=thoughts, **own))
     if given := record.problem:
         own = {"thoughts": given.chains or ("",), "turns": given.turns, "item": given.item}
         asked.append(Question(record.id, None, given.task, given.text, label=given.answer or None, **own))

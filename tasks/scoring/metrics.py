@@ -33,14 +33,23 @@ METRICS = {
         "accuracy_lenient": "Lenient accuracy",
         "accuracy_per_class": "Mean over classes",
     },
-    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou_lisa": "gIoU (LISA)", "ciou": "cIoU"},
+    "grounding": {
+        "miou": "mIoU",
+        "iou50": "IoU > 0.5",
+        "giou_lisa": "gIoU (LISA)",
+        "ciou": "cIoU",
+        "mask_miou": "Mask mIoU",
+        "mask_giou": "Mask gIoU (LISA)",
+        "mask_ciou": "Mask cIoU",
+    },
     "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
 FREQUENCIES = {"ap_rare": "r", "ap_common": "c", "ap_frequent": "f"}  # LVIS's, by the number of training pictures
-OPTIONAL = {"ap_base", "ap_novel", *FREQUENCIES, "vote"}  # open vocabulary; LVIS; grade.samples
+MASKS = {"mask_miou", "mask_giou", "mask_ciou"}
+OPTIONAL = {"ap_base", "ap_novel", *FREQUENCIES, *MASKS, "vote"}  # open vocabulary; LVIS; grade.sam; grade.samples
 
 
 def task_metrics(
@@ -92,7 +101,8 @@ def classification(rows: Sequence[Mapping]) -> dict:
 def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou_lisa`: mean over pictures of their
     means, 'gIoU' in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all
-    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
+    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture). The same of masks where the rows
+    have them.
     """
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
@@ -108,6 +118,26 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
         "iou50": fmean(value > 0.5 for value in values),
         "giou_lisa": fmean(map(fmean, by_picture.values())),
         "ciou": shared / united,
+        **masks([row for row in rows if row.get("mask_overlap")]),
+    }
+
+
+def masks(rows: Sequence[Mapping]) -> dict[str, float]:
+    """{"mask_miou", "mask_giou", "mask_ciou"} of rows with `mask_overlap` ([pixels shared, pixels united]); nothing of
+    no rows. Two empty masks are equal: 1, as LISA has it.
+    """
+    values, by_picture = [], defaultdict(list)
+    for row in rows:
+        shared, united = row["mask_overlap"]
+        values.append(shared / united if united else 1.0)
+        by_picture[row["record_id"]].append(values[-1])
+    if not rows:
+        return {}
+    shared, united = (sum(row["mask_overlap"][place] for row in rows) for place in (0, 1))
+    return {
+        "mask_miou": fmean(values),
+        "mask_giou": fmean(map(fmean, by_picture.values())),
+        "mask_ciou": shared / united if united else 1.0,
     }
 
 
