@@ -4,7 +4,8 @@
 predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
 scored by (COCO AP, accuracy, IoU; with `grade.sam` IoU of masks) and the failures by kind. The grader is the one that
 RFT was rewarded by. Decoding is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the
-base model decides for all policies, by the existence.json that its own grading leaves.
+base model decides for all policies, by the existence.json that its own grading leaves. samples.jsonl holds what was
+sampled of problems in words (`grade.samples`), for the stage `rerank`.
 """
 
 import argparse
@@ -32,9 +33,7 @@ from tasks.models.sam import Segmenter
 from tasks.params import Params, load_params
 from tasks.scoring.masks import gold_mask, overlap
 from tasks.scoring.metrics import task_metrics, tasks_of
-from tasks.scoring.votes import majority
-
-VOTED = ("maths", "program")
+from tasks.scoring.votes import VOTED, majority
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
@@ -107,12 +106,12 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     if segmenter:
         for row, question in zip(rows, questions, strict=True):
             row["mask_overlap"] = mask_overlap(segmenter, question, row["boxes"], pool)
-    if params.grade.samples:
-        voters = {n: q for n, q in enumerate(questions) if q.task in VOTED}
-        votes = vote(params, policy, processor, list(voters.values()), pool, grader)
-        for n, counted in zip(voters, votes, strict=True):
-            rows[n] |= counted
+    voters = [n for n, q in enumerate(questions) if q.task in VOTED] if params.grade.samples else []
+    samples = sample(params, policy, processor, [questions[n] for n in voters], pool, grader) if voters else []
+    for n, sampled in zip(voters, samples, strict=True):
+        rows[n] |= {"right": sampled["right"], **vote(params, questions[n], sampled)}
     out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out / "samples.jsonl", samples)
     if existence is None:
         (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")
     if mode == "model":
@@ -149,25 +148,35 @@ def mask_overlap(segmenter: Segmenter, question: Question, boxes: Sequence[Box],
     return overlap(segmenter.mask(pool / question.image, boxes[0]) if boxes else None, *gold)
 
 
-def vote(
+def sample(
     params: Params, model: PreTrainedModel, processor: ProcessorMixin, questions: list[Question], pool: Path,
     grader: Grader,
 ) -> list[dict]:  # fmt: skip
-    """For each problem {"right": one a sample, "vote": what the majority states, "vote_right"}."""
+    """For each problem {"record_id", "task", "asked"} and, one a sample, "completions", "stated" (None: no answer) and
+    "right".
+    """
     num, options = params.grade.samples, params.grade
     torch.manual_seed(0)
     texts = answer(
         model, processor, params.prompt, [q for q in questions for _ in range(num)], pool, options.batch_size,
         options.max_new_tokens, progress="samples", temperature=options.temperature,
     )  # fmt: skip
-    counted = []
+    found = []
     for n, question in enumerate(questions):
-        grades = [grader(text, question) for text in texts[n * num : (n + 1) * num]]
-        winner = majority(grades, partial(same_answer, rubric=getattr(params.reward, question.task)))
+        own = texts[n * num : (n + 1) * num]
+        grades = [grader(text, question) for text in own]
+        named = {"record_id": question.record_id, "task": question.task, "asked": question.asked, "completions": own}
         right = [grade.sub_rewards["answer"] == 1 for grade in grades]
-        won = winner is not None and winner.sub_rewards["answer"] == 1
-        counted.append({"right": right, "vote": winner.label if winner else None, "vote_right": won})
-    return counted
+        found.append({**named, "stated": [grade.label for grade in grades], "right": right})
+    return found
+
+
+def vote(params: Params, question: Question, sampled: dict) -> dict:
+    """{"vote": what the majority of the samples states, "vote_right"}."""
+    winner = majority(sampled["stated"], partial(same_answer, rubric=getattr(params.reward, question.task)))
+    if winner is None:
+        return {"vote": None, "vote_right": False}
+    return {"vote": sampled["stated"][winner], "vote_right": sampled["right"][winner]}
 
 
 def limited(

@@ -42,14 +42,15 @@ METRICS = {
         "mask_giou": "Mask gIoU (LISA)",
         "mask_ciou": "Mask cIoU",
     },
-    "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
-    "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
+    "maths": {"accuracy": "Accuracy", "vote": "Majority vote", "rerank": "Reranked"},
+    "program": {"accuracy": "Accuracy", "vote": "Majority vote", "rerank": "Reranked"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
 FREQUENCIES = {"ap_rare": "r", "ap_common": "c", "ap_frequent": "f"}  # LVIS's, by the number of training pictures
 MASKS = {"mask_miou", "mask_giou", "mask_ciou"}
-OPTIONAL = {"ap_base", "ap_novel", *FREQUENCIES, *MASKS, "vote"}  # open vocabulary; LVIS; grade.sam; grade.samples
+# of open vocabulary; of LVIS; by grade.sam; by grade.samples; by grid.rerank
+OPTIONAL = {"ap_base", "ap_novel", *FREQUENCIES, *MASKS, "vote", "rerank"}
 
 
 def task_metrics(
