@@ -33,7 +33,7 @@ def scenes(num_pictures: int, rng: np.random.Generator) -> list[dict]:
             corners = rng.uniform(0, 800, (rng.poisson(2.4), 2))
             boxes = np.vstack([found, np.hstack([corners, corners + 100])])
             confidences = np.append(rng.beta(4, 2, len(found)), rng.beta(2, 4, len(corners)))
-            named = {"record_id": f"{picture:06}", "asked": f"{category:02}"}
+            named = {"record_id": f"{picture:06}", "asked": f"{category:02}", "ignore": [], "exhaustive": True}
             rows.append(named | {"gold": gold.tolist(), "boxes": boxes.tolist(), "confidences": confidences.tolist()})
     return rows
 

@@ -2,24 +2,26 @@
 --model policies/sft-4-0 --existence grades/base/existence.json --out grades/sft-4-0`
 
 predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
-scored by (COCO AP, accuracy, IoU) and the failures by kind. The grader is the one that RFT was rewarded by. Decoding
-is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the base model decides for all
-policies, by the existence.json that its own grading leaves.
+scored by (COCO AP, accuracy, IoU; with `grade.sam` IoU of masks) and the failures by kind. The grader is the one that
+RFT was rewarded by. Decoding is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the
+base model decides for all policies, by the existence.json that its own grading leaves. samples.jsonl holds what was
+sampled of problems in words (`grade.samples`), for the stage `rerank`.
 """
 
 import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tasks.data.questions import ask
-from tasks.data.records import Question, read_records, write_jsonl
+from tasks.data.questions import ask, ask_all
+from tasks.data.records import Box, Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
@@ -27,17 +29,22 @@ from tasks.graders.rubric import same_answer
 from tasks.models.coordinates import Coordinates, Grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
+from tasks.models.sam import Segmenter
 from tasks.params import Params, load_params
+from tasks.scoring.masks import gold_mask, overlap
 from tasks.scoring.metrics import task_metrics, tasks_of
-from tasks.scoring.votes import majority
-
-VOTED = ("maths", "program")
+from tasks.scoring.votes import VOTED, majority
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
     """`ground_truth`: what each picture shows; `all` and `model`: every category of every picture."""
-    categories = json.loads((pool / "categories.json").read_text())
-    return ask(read_records(pool / "test.jsonl"), categories, 0 if existence == "ground_truth" else len(categories))
+    categories, records = json.loads((pool / "categories.json").read_text()), read_records(pool / "test.jsonl")
+    return ask(records, categories, 0) if existence == "ground_truth" else ask_all(records, categories)
+
+
+def frequencies(pool: Path) -> dict[str, str]:
+    """{category: LVIS's f, c or r}; nothing of other data."""
+    return json.loads((pool / "pool.json").read_text(encoding="utf-8"))["frequency"]
 
 
 def prediction(question: Question, completion: str, grade: Grade) -> dict:
@@ -48,6 +55,8 @@ def prediction(question: Question, completion: str, grade: Grade) -> dict:
         "asked": question.asked,
         "gold": question.boxes,
         "gold_label": question.label,
+        "ignore": question.ignore,
+        "exhaustive": question.exhaustive,
         "completion": completion,
         "boxes": grade.boxes,
         "confidences": grade.confidences,
@@ -84,6 +93,7 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     limit = json.loads(existence.read_text()) if mode == "model" and existence else None
     everything = test_questions(pool, mode)
     questions = [q for q in everything if is_asked(q, limit)]
+    segmenter = make_segmenter(params.grade.sam, questions, pool)
     processor, policy = load_processor(params.model, model), load_model(params.model, model)
     completions = answer(
         policy, processor, params.prompt, questions, pool, params.grade.batch_size,
@@ -93,12 +103,15 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
     grades = grade_all(grader, completions, questions)
     stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
     rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]
-    if params.grade.samples:
-        voters = {n: q for n, q in enumerate(questions) if q.task in VOTED}
-        votes = vote(params, policy, processor, list(voters.values()), pool, grader)
-        for n, counted in zip(voters, votes, strict=True):
-            rows[n] |= counted
+    if segmenter:
+        for row, question in zip(rows, questions, strict=True):
+            row["mask_overlap"] = mask_overlap(segmenter, question, row["boxes"], pool)
+    voters = [n for n, q in enumerate(questions) if q.task in VOTED] if params.grade.samples else []
+    samples = sample(params, policy, processor, [questions[n] for n in voters], pool, grader) if voters else []
+    for n, sampled in zip(voters, samples, strict=True):
+        rows[n] |= {"right": sampled["right"], **vote(params, questions[n], sampled)}
     out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out / "samples.jsonl", samples)
     if existence is None:
         (out / "existence.json").write_text(json.dumps(seen(rows), ensure_ascii=False) + "\n")
     if mode == "model":
@@ -111,31 +124,59 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
-        **task_metrics(rows, params.slice.categories),
+        **task_metrics(rows, params.slice.categories, frequencies(pool)),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
         "seconds": round(time.time() - began, 1),
     }
 
 
-def vote(
+def make_segmenter(sam: str | None, questions: Sequence[Question], pool: Path) -> Segmenter | None:
+    """ValueError where it is asked for and there is no mask to compare with."""
+    if sam is None:
+        return None
+    if not any(question.mask for question in questions):
+        raise ValueError(f"grade.sam: no question of {pool / 'test.jsonl'} has a mask; take LISA's data, or sam: null")
+    return Segmenter(sam)
+
+
+def mask_overlap(segmenter: Segmenter, question: Question, boxes: Sequence[Box], pool: Path) -> tuple[int, int] | None:
+    """Pixels that the stated box's mask shares with the gold one, and pixels of either; None without a gold mask."""
+    if not question.mask:
+        return None
+    with Image.open(pool / question.image) as image:
+        gold = gold_mask(question.mask, *image.size)
+    return overlap(segmenter.mask(pool / question.image, boxes[0]) if boxes else None, *gold)
+
+
+def sample(
     params: Params, model: PreTrainedModel, processor: ProcessorMixin, questions: list[Question], pool: Path,
     grader: Grader,
 ) -> list[dict]:  # fmt: skip
-    """For each problem {"right": one a sample, "vote": what the majority states, "vote_right"}."""
+    """For each problem {"record_id", "task", "asked"} and, one a sample, "completions", "stated" (None: no answer) and
+    "right".
+    """
     num, options = params.grade.samples, params.grade
     torch.manual_seed(0)
     texts = answer(
         model, processor, params.prompt, [q for q in questions for _ in range(num)], pool, options.batch_size,
         options.max_new_tokens, progress="samples", temperature=options.temperature,
     )  # fmt: skip
-    counted = []
+    found = []
     for n, question in enumerate(questions):
-        grades = [grader(text, question) for text in texts[n * num : (n + 1) * num]]
-        winner = majority(grades, partial(same_answer, rubric=getattr(params.reward, question.task)))
+        own = texts[n * num : (n + 1) * num]
+        grades = [grader(text, question) for text in own]
+        named = {"record_id": question.record_id, "task": question.task, "asked": question.asked, "completions": own}
         right = [grade.sub_rewards["answer"] == 1 for grade in grades]
-        won = winner is not None and winner.sub_rewards["answer"] == 1
-        counted.append({"right": right, "vote": winner.label if winner else None, "vote_right": won})
-    return counted
+        found.append({**named, "stated": [grade.label for grade in grades], "right": right})
+    return found
+
+
+def vote(params: Params, question: Question, sampled: dict) -> dict:
+    """{"vote": what the majority of the samples states, "vote_right"}."""
+    winner = majority(sampled["stated"], partial(same_answer, rubric=getattr(params.reward, question.task)))
+    if winner is None:
+        return {"vote": None, "vote_right": False}
+    return {"vote": sampled["stated"][winner], "vote_right": sampled["right"][winner]}
 
 
 def limited(

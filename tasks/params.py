@@ -21,10 +21,11 @@ from tasks.schema.reward import (
     ProgramReward,
     RankingReward,
     Reward,
+    RewardModel,
 )
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
-__all__ += ["JobReward", "RankingReward", "Reward"]
+__all__ += ["JobReward", "RankingReward", "Reward", "RewardModel"]
 
 ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
@@ -212,7 +213,8 @@ class Grade(Section):
     """`existence`: which categories a test picture is asked for: those it shows (`ground_truth`), every one (`all`), or
     those of which the base model states a box (`model`, as published: it caps every policy's recall). Of a maths or
     program problem, `samples` more completions are drawn at `temperature`, for the majority vote and pass@k. Validation
-    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`.
+    grades `val_samples` answers to each question: one is greedy, several are sampled at `temperature`. `sam`, a hub id
+    or a folder, turns boxes of grounding into masks (null: boxes alone are compared).
     """
 
     existence: Literal["ground_truth", "all", "model"]
@@ -221,21 +223,27 @@ class Grade(Section):
     val_samples: Count = 1
     samples: Annotated[int, Field(ge=0)] = 0
     temperature: Positive = 1.0
+    sam: str | None = None
 
 
 class Grid(Section):
-    """What a study varies. `policy` is `sft` and the algorithms: the policies graded beside the base model."""
+    """What a study varies. `policy` is `sft` and the algorithms: the policies graded beside the base model. Samples of
+    those of them in `rerank` are chosen among by a reward model too.
+    """
 
     k: Annotated[list[Count], Field(min_length=1)]
     seed: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     algorithm: Annotated[list[Literal[ALGORITHMS]], Field(min_length=1)]
     policy: Annotated[list[str], Field(min_length=1)]
+    rerank: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _consistent(self):
         if self.policy != ["sft", *self.algorithm]:
             raise ValueError(f"policy must be {['sft', *self.algorithm]} (sft, then grid.algorithm), not {self.policy}")
-        for name in ("k", "seed", "algorithm"):
+        if unknown := sorted(set(self.rerank) - set(self.policy)):
+            raise ValueError(f"rerank holds {unknown[0]!r}, which is not in policy {self.policy}")
+        for name in ("k", "seed", "algorithm", "rerank"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} holds a value twice: {values}")
@@ -263,6 +271,7 @@ class Params(Section):
     sft: Sft
     rft: Rft
     reward: Reward
+    reward_model: RewardModel
     grade: Grade
     grid: Grid
     report: Report
@@ -271,6 +280,12 @@ class Params(Section):
     def _engine_has_the_algorithms(self):
         if self.rft.engine == "trl" and (ours := [a for a in self.grid.algorithm if a in ("ppo", "online_st")]):
             raise ValueError(f"rft.engine trl has no {ours[0]}: take rft.engine kshot, or grid.algorithm [grpo]")
+        return self
+
+    @model_validator(mode="after")
+    def _rerank_has_samples(self):
+        if self.grid.rerank and not self.grade.samples:
+            raise ValueError("grid.rerank chooses among samples: set grade.samples above 0 (ReFT: 100)")
         return self
 
     @model_validator(mode="after")

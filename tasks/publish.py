@@ -33,9 +33,11 @@ def pictures(predictions: Path, pool: Path, policy: str) -> dict[str, Image.Imag
     return drawn
 
 
-def results(grade: Path, policy: Path | None, pool: Path, model: str) -> tracking.Results:
+def results(grade: Path, policy: Path | None, pool: Path, model: str, reranked: bool = False) -> tracking.Results:
     """What the folders of a grade and of its policy hold. The base has no policy folder, hence no curves."""
     metrics = json.loads((grade / "metrics.json").read_text(encoding="utf-8"))
+    if reranked:
+        metrics["rerank"] = json.loads((grade / "rerank.json").read_text(encoding="utf-8"))["rerank"]
     history = json.loads((policy / "history.json").read_text(encoding="utf-8")) if policy else {}
     failures = {f"failures/{code}": count for code, count in metrics.pop("failures").items()}
     training = {key: history[key] for key in ("best_step", "num_labelled") if key in history}
@@ -60,7 +62,8 @@ def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Pa
         point = tracking.Point(params.study, policy, k, seed, params.model_dump(), tracking.data_hash(*files))
         folder = None if k is None else policies / point.name
         model = str(folder) if folder else params.model.path
-        runs.append(tracking.publish(point, results(grades / point.name, folder, pool, model)))
+        shown = results(grades / point.name, folder, pool, model, policy in grid.rerank)
+        runs.append(tracking.publish(point, shown))
     return runs
 
 

@@ -22,6 +22,7 @@ def run(tmp_path, monkeypatch):
     """Grade a policy that states the gold box for `finds` and nothing else: (metrics, {pair: row}, pairs asked)."""
     write_jsonl(tmp_path / "test.jsonl", RECORDS)
     (tmp_path / "categories.json").write_text(json.dumps(["bird", "cat", "dog"]))
+    (tmp_path / "pool.json").write_text(json.dumps({"frequency": {"bird": "f", "cat": "r"}}))
     monkeypatch.setattr(stage, "load_model", lambda *_: None)
 
     class Processor:
@@ -56,6 +57,7 @@ def test_ground_truth_and_all(run):
         metrics, rows, asked = run(mode, TRUE)
         assert asked == set(rows) == pairs
         assert (metrics["existence"], metrics["reward"], metrics["ap"]) == (mode, 1, pytest.approx(1))
+        assert metrics["ap_rare"] == pytest.approx(1) and "ap_frequent" not in metrics  # no picture shows a bird
 
 
 def test_the_base_model_decides_for_every_policy(run):

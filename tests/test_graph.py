@@ -13,7 +13,7 @@ from dvc.repo import Repo
 from tasks.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
-GRID = {"k": [1, 2], "seed": [0, 1], "algorithm": ["grpo"], "policy": ["sft", "grpo"]}
+GRID = {"k": [1, 2], "seed": [0, 1], "algorithm": ["grpo"], "policy": ["sft", "grpo"], "rerank": ["grpo"]}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 VIEW = "tasks/tracking.py"  # only shows: no result depends on it, so only `publish` does
 
@@ -32,7 +32,7 @@ def graph(tmp_path, monkeypatch):
 
 def test_the_stages_of_a_grid_of_two_by_two(graph):
     points = [f"{k}-{seed}" for k, seed in itertools.product(GRID["k"], GRID["seed"])]
-    each = ["slice@{}", "warmup@{}", "sft@{}", "rft@grpo-{}", "grade@sft-{}", "grade@grpo-{}"]
+    each = ["slice@{}", "warmup@{}", "sft@{}", "rft@grpo-{}", "grade@sft-{}", "grade@grpo-{}", "rerank@grpo-{}"]
     expected = {name.format(point) for name in each for point in points}
     assert set(graph) == expected | {"prepare", "grade_base", "curves", "report", "publish"}
 
@@ -46,6 +46,8 @@ def test_what_needs_what(graph):
     assert graph["grade_base"] == {"prepare"}
     assert graph["grade@sft-2-1"] == {"prepare", "grade_base", "sft@2-1"}
     assert graph["grade@grpo-2-1"] == {"prepare", "grade_base", "rft@grpo-2-1"}
+    made = {"prepare", "slice@2-1", "warmup@2-1", "rft@grpo-2-1", "grade@grpo-2-1"}
+    assert graph["rerank@grpo-2-1"] == made
 
 
 def test_the_report_needs_every_grade(graph):
@@ -53,6 +55,9 @@ def test_the_report_needs_every_grade(graph):
     assert len(grades) == 9
     assert grades <= graph["report"]
     assert grades <= graph["publish"]
+    reranked = {name for name in graph if name.startswith("rerank")}
+    assert len(reranked) == 4
+    assert reranked <= graph["report"] & graph["publish"]
 
 
 def imports(file: Path) -> set[str]:

@@ -44,6 +44,8 @@ def test_the_shipped_file_loads():
         ("grid.k", [1, 1]),
         ("grid.policy", ["grpo", "sft"]),
         ("grid.algorithm", ["dpo"]),
+        ("grid.rerank", ["ppo"]),  # not a policy of the grid
+        ("reward_model.samples", 1),
         ("reward.detection.iou_threshold", 1.5),
         ("reward.classification.lable", 1.0),
         ("reward.grounding.giou", -1.0),
@@ -77,3 +79,11 @@ def test_a_greatest_kl_needs_a_reference(algorithm, beta):
     (raw["rft"] if algorithm == "grpo" else raw["rft"]["ppo"])["beta"] = 0.0
     with pytest.raises(ParamsError, match=rf"rft\.max_kl needs {beta} above 0"):
         validate(raw, "params.yaml")
+
+
+def test_reranking_needs_samples():
+    raw = changed("grid.rerank", ["grpo"])
+    with pytest.raises(ParamsError, match=r"set grade\.samples above 0"):
+        validate(raw, "params.yaml")
+    raw["grade"]["samples"] = 8
+    assert validate(raw, "params.yaml").grid.rerank == ["grpo"]

@@ -36,13 +36,16 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A labelled region, unchecked. `name` is a category, or an instruction of the kind `category`."""
+    """A labelled region, unchecked. `name` is a category, or an instruction of the kind `category`; `mask` are the
+    points of polygons, in the unit of the box, each with whether it is to be ignored.
+    """
 
     item: str
     name: object
     box: object
     line: int | None = None
     category: str | None = None
+    mask: tuple[tuple[object, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.data.drafts import Draft, Form, Quarantined, Reading, Region, short, text_fault
 from tasks.data.numbers import parse_number
 from tasks.data.pictures import Look, look_at_all
-from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, text_hash
+from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, Shape, text_hash
 
 LETTER = re.compile(r"[A-Za-z]")
 TAG = re.compile(r"</?(?:think|answer)>")  # those of the frame that answers stand in
@@ -94,6 +94,25 @@ def place(region: Region, draft: Draft, look: Look) -> Box | str:
     return clipped
 
 
+def outlines(region: Region, draft: Draft, look: Look) -> tuple[Shape, ...] | str:
+    """The region's polygons in pixels, clipped to the picture, or the reason why they cannot be used. Less than three
+    points have no inside: they are left out.
+    """
+    shapes, size = [], (look.width, look.height)
+    for points, ignore in region.mask:
+        if not isinstance(points, list) or not all(map(_is_point, points)):
+            return f"polygon is not a list of points: {short(points)}"
+        if len(points) > 2:
+            unit = [side / draft.side for side in size] if draft.side else (1.0, 1.0)
+            clip = [[min(max(v * u, 0.0), side) for v, u, side in zip(p, unit, size, strict=True)] for p in points]
+            shapes.append(Shape(tuple((float(x), float(y)) for x, y in clip), ignore))
+    return tuple(shapes)
+
+
+def _is_point(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
 def nfc(name: str) -> str:
     """The form that names are compared and stored in: the same letters have the same code points."""
     return unicodedata.normalize("NFC", name)
@@ -156,7 +175,9 @@ def _placed(
     """Regions with their boxes, what is put aside, and the names of the latter."""
     good, aside, names = [], [], set()
     for region in regions:
-        box = text_fault(region.name) or place(region, draft, look)
+        outline = outlines(region, draft, look)
+        fault = text_fault(region.name) or (outline if isinstance(outline, str) else None)
+        box = fault or place(region, draft, look)
         if isinstance(box, str):
             aside.append(Quarantined(draft.file, "annotation", region.item, box, region.line))
             names |= {nfc(region.name)} if isinstance(region.name, str) else set()
@@ -182,7 +203,7 @@ def finish(draft: Draft, look: Look | str, root: Path) -> tuple[Picture | None, 
         draft.item, None if draft.image is None else str(draft.image), look.width, look.height, look.pixel_hash,
         objects=tuple(Object(nfc(r.name), box) for r, box in objects),
         label=nfc(draft.label) if isinstance(draft.label, str) else None,
-        referring=tuple(Referring(r.name, box, r.category) for r, box in referring),
+        referring=tuple(Referring(r.name, box, r.category, outlines(r, draft, look)) for r, box in referring),
         ignore=tuple(Object(nfc(r.name), box) for r, box in ignore),
         negative=tuple(sorted(map(nfc, draft.negative))),
         # with the categories of boxes that were put aside: the picture may well show them

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from tasks.data.records import Box, Question, Record
+from tasks.data.records import Box, Question, Record, Shape
 from tasks.params import Prompt
 
 
@@ -34,6 +34,13 @@ def thousandths(record: Record, box: Box) -> Box:
     )  # fmt: skip
 
 
+def _in_thousandths(record: Record, mask: Sequence[Shape]) -> tuple[Shape, ...]:
+    return tuple(
+        Shape(tuple((1000 * x / record.width, 1000 * y / record.height) for x, y in shape.points), shape.ignore)
+        for shape in mask
+    )
+
+
 def _objects(record: Record) -> list[tuple[str, Box]]:
     return [(o.category, thousandths(record, o.box)) for o in sorted(record.objects, key=lambda o: o.box)]
 
@@ -42,7 +49,11 @@ def question(record: Record, category: str) -> Question:
     """Detection: gold boxes in thousandths of the picture's sides, in reading order."""
     objects = _objects(record)
     boxes = tuple(box for name, box in objects if name == category)
-    return Question(record.id, record.image, "detection", category, boxes, thoughts=(describe(objects, category),))
+    return Question(
+        record.id, record.image, "detection", category, boxes, thoughts=(describe(objects, category),),
+        ignore=tuple(thousandths(record, region.box) for region in record.ignore if region.category == category),
+        exhaustive=category not in record.not_exhaustive,
+    )  # fmt: skip
 
 
 def other_questions(record: Record) -> list[Question]:
@@ -51,8 +62,8 @@ def other_questions(record: Record) -> list[Question]:
     if record.label is not None:
         asked.append(Question(record.id, record.image, "classification", "", label=record.label, thoughts=thoughts))
     for told in record.referring:
-        boxes = (thousandths(record, told.box),)
-        asked.append(Question(record.id, record.image, "grounding", told.instruction, boxes, thoughts=thoughts))
+        own = {"boxes": (thousandths(record, told.box),), "mask": _in_thousandths(record, told.mask)}
+        asked.append(Question(record.id, record.image, "grounding", told.instruction, thoughts=thoughts, **own))
     if given := record.problem:
         own = {"thoughts": given.chains or ("",), "turns": given.turns, "item": given.item}
         asked.append(Question(record.id, None, given.task, given.text, label=given.answer or None, **own))
@@ -83,6 +94,19 @@ def ask(records: Sequence[Record], categories: Sequence[str], num_absent: int) -
             *other_questions(r),
         )
     ]
+
+
+def ask_all(records: Sequence[Record], categories: Sequence[str]) -> list[Question]:
+    """`ask` for every category that AP counts: also for those of which a picture shows no object but a region to
+    ignore, since a box elsewhere in it is wrong.
+    """
+    asked = []
+    for record in records:
+        regions = dict.fromkeys(region.category for region in record.ignore if region.category in categories)
+        unsure = {*record.categories, *record.not_exhaustive}
+        asked += [question(record, category) for category in regions if category not in unsure]
+        asked += ask([record], categories, len(categories))
+    return asked
 
 
 def fill(prompt: Prompt, question: Question) -> str:

@@ -35,15 +35,25 @@ class Object:
 
 
 @dataclass(frozen=True)
-class Referring:
-    """An instruction that one region of the picture answers ('the cup that is full'); `box` is in pixels.
+class Shape:
+    """A polygon of a mask. What is inside an `ignore`d one counts neither as target nor as background."""
 
-    `category` is the kind of instruction, where the source knows kinds (LISA: 'sentence' or 'phrase').
+    points: tuple[tuple[float, float], ...]
+    ignore: bool = False
+
+
+@dataclass(frozen=True)
+class Referring:
+    """An instruction that one region of the picture answers ('the cup that is full'); `box` and `mask` are in pixels.
+
+    `category` is the kind of instruction, where the source knows kinds (LISA: 'sentence' or 'phrase'); `mask` is empty
+    where it knows boxes only.
     """
 
     instruction: str
     box: Box
     category: str | None = None
+    mask: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Record:
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
     `ignore` holds regions that are not asked for (COCO crowds, VOC 'difficult'). Training does not ask their categories
-    in that picture at all; grading knows nothing of them, so that a box there counts as wrong.
+    in that picture at all; in grading a box there is neither right nor wrong.
     `negative` are categories verified to be absent, `not_exhaustive` those of which only some objects are labelled.
     Of a `federated` picture (LVIS) nothing is known of the categories that it neither shows nor has as negative; any
     other picture shows no category but its own.
@@ -104,8 +114,10 @@ class Record:
 class Question:
     """What a model is asked, and the gold answer.
 
-    detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there;
-    grounding: `asked` is an instruction, `boxes` holds the one box; classification: `asked` is '', `label` the class;
+    detection: `asked` is a category, `boxes` all its objects in thousandths (0..1000), () = none there; `ignore` are
+    regions where a box is neither right nor wrong, and without `exhaustive` neither is one that matches nothing;
+    grounding: `asked` is an instruction, `boxes` holds the one box, `mask` its outlines in thousandths, if known;
+    classification: `asked` is '', `label` the class;
     maths, program, ranking: `asked` is the problem, `label` its answer; job: `turns` are sent, `item` is graded with.
     `thoughts` are the thinking of SFT targets, one each: what the picture shows, or the worked solutions (of a program:
     the program).
@@ -120,6 +132,9 @@ class Question:
     thoughts: tuple[str, ...] = ("",)
     turns: tuple[dict[str, str], ...] = field(default=(), hash=False)
     item: dict | None = field(default=None, hash=False)
+    ignore: tuple[Box, ...] = ()
+    exhaustive: bool = True
+    mask: tuple[Shape, ...] = ()
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -155,6 +170,10 @@ def _objects(rows: list[dict]) -> tuple[Object, ...]:
     return tuple(Object(o["category"], tuple(o["box"])) for o in rows)
 
 
+def _mask(rows: list[dict]) -> tuple[Shape, ...]:
+    return tuple(Shape(tuple(map(tuple, shape["points"])), shape["ignore"]) for shape in rows)
+
+
 def _problem(row: dict) -> Problem:
     return Problem(**{**row, "chains": tuple(row["chains"]), "turns": tuple(row["turns"])})
 
@@ -166,7 +185,9 @@ def read_records(path: Path) -> list[Record]:
             **{
                 **row,
                 "objects": _objects(row["objects"]),
-                "referring": tuple(Referring(**{**r, "box": tuple(r["box"])}) for r in row["referring"]),
+                "referring": tuple(
+                    Referring(**{**r, "box": tuple(r["box"]), "mask": _mask(r["mask"])}) for r in row["referring"]
+                ),
                 "ignore": _objects(row["ignore"]),
                 "negative": tuple(row["negative"]),
                 "not_exhaustive": tuple(row["not_exhaustive"]),
@@ -179,8 +200,15 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
-    lists = ("thoughts", "turns")
+    boxes, lists = ("boxes", "ignore"), ("thoughts", "turns")
     return [
-        Question(**{**row, "boxes": tuple(map(tuple, row["boxes"])), **{name: tuple(row[name]) for name in lists}})
+        Question(
+            **{
+                **row,
+                **{name: tuple(map(tuple, row[name])) for name in boxes},
+                **{name: tuple(row[name]) for name in lists},
+                "mask": _mask(row["mask"]),
+            }
+        )
         for row in read_jsonl(path)
     ]

@@ -25,6 +25,12 @@ def iou(a: Box, b: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
+def covered(box: Box, region: Box) -> float:
+    """The share of the box, in 0..1, that the region covers; 0 for a box so thin that its area underflows."""
+    shared = (max(box[0], region[0]), max(box[1], region[1]), min(box[2], region[2]), min(box[3], region[3]))
+    return area(shared) / area(box) if area(box) > 0 else 0.0
+
+
 def giou(a: Box, b: Box) -> float:
     """Generalized IoU in -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630, algorithm 1): IoU less the share of the hull
     that neither box covers, so that disjoint boxes are told apart by their distance.

@@ -3,13 +3,18 @@
 Both are means over max(num_predictions, num_gold) slots, so that a box too many and a box too few both cost: the
 paper's eq. 6 divides by the predictions and lets omission go free. The paper rewards confidence linearly, which makes 0
 or 1 the best thing to state and pays for junk at confidence 0; a Brier rule makes the honest probability the best.
+
+A box that matches nothing and lies on a region to ignore (a crowd, a 'difficult' object) is left out before anything is
+counted, as if it had not been stated: neither paid nor punished. So is any that matches nothing where not all objects
+are labelled (LVIS's `not_exhaustive_category_ids`). Only the test asks such questions, training never does, so that
+nothing can be learned from boxes that are free.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.data.records import Box
-from tasks.graders.boxes import ScoredBox, iou
+from tasks.graders.boxes import ScoredBox, covered, iou
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,18 @@ class Match:
     iou: float
 
 
-def match(predictions: Sequence[ScoredBox], gold: Sequence[Box], iou_threshold: float) -> tuple[Match, ...]:
+def match(
+    predictions: Sequence[ScoredBox],
+    gold: Sequence[Box],
+    iou_threshold: float,
+    ignore: Sequence[Box] = (),
+    exhaustive: bool = True,
+) -> tuple[Match, ...]:
     """Greedy one-to-one matching, most confident first; a match needs IoU > `iou_threshold`, strictly.
 
     Equal confidences go by their best IoU, then by the box, so neither the answer's order nor that of `gold` matters.
+    A prediction without a match has none in the result where a region of `ignore` covers more than `iou_threshold` of
+    it (COCO's rule of crowds), or where the labels are not `exhaustive`.
     """
     ranked = sorted(predictions, key=lambda p: (-p.confidence, -max((iou(p.box, g) for g in gold), default=0.0), p.box))
     free = sorted(gold)
@@ -32,7 +45,8 @@ def match(predictions: Sequence[ScoredBox], gold: Sequence[Box], iou_threshold: 
         overlaps = [iou(prediction.box, g) for g in free]
         best = max(overlaps, default=0.0)
         if best <= iou_threshold:
-            matches.append(Match(prediction.confidence, 0.0))
+            if exhaustive and all(covered(prediction.box, region) <= iou_threshold for region in ignore):
+                matches.append(Match(prediction.confidence, 0.0))
             continue
         free.pop(overlaps.index(best))
         matches.append(Match(prediction.confidence, best))

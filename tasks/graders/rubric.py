@@ -144,7 +144,7 @@ def _detection(rubric: DetectionReward) -> Judge:
         parsed, num_gold = parse_detection(completion), len(question.boxes)
         if parsed.failure:
             return Judged(parsed.failure)
-        matches = match(parsed.boxes, question.boxes, rubric.iou_threshold)
+        matches = match(parsed.boxes, question.boxes, rubric.iou_threshold, question.ignore, question.exhaustive)
         wrong = None
         if matches and not any(m.iou for m in matches):
             wrong = Failure.NO_MATCH if num_gold else Failure.HALLUCINATED

@@ -25,12 +25,18 @@ def control_tokens(processor: ProcessorMixin) -> list[int]:
 
 
 def encode(
-    processor: ProcessorMixin, prompt: Prompt, questions: Sequence[Question], pool: Path
+    processor: ProcessorMixin,
+    prompt: Prompt,
+    questions: Sequence[Question],
+    pool: Path,
+    completions: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """A left-padded batch: input_ids and attention_mask (B, T) and, of pictures, pixel_values and image_grid_thw."""
+    """A left-padded batch: input_ids and attention_mask (B, T) and, of pictures, pixel_values and image_grid_thw. With
+    `completions` each prompt is followed by its own.
+    """
     texts = [
-        processor.apply_chat_template(messages(prompt, q), add_generation_prompt=True, tokenize=False)
-        for q in questions
+        processor.apply_chat_template(messages(prompt, q), add_generation_prompt=True, tokenize=False) + completion
+        for q, completion in zip(questions, completions or [""] * len(questions), strict=True)
     ]
     pictures = [[Image.open(pool / q.image).convert("RGB")] for q in questions if q.image is not None]
     images = {"images": pictures} if pictures else {}

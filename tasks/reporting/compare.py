@@ -4,6 +4,7 @@ All statistics are those of `tasks.scoring.statistics`. The verdict is on the me
 on; intervals of AP stand beside it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -28,7 +29,8 @@ from tasks.scoring.statistics import (
 
 @dataclass(frozen=True)
 class Score:
-    """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1.
+    """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1; NaN for one that the
+    policy has not, as the base model is not reranked.
 
     `ap` holds the intervals of ap, ap50 and ap75; nothing where the study has no detection.
     """
@@ -137,7 +139,7 @@ def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: fl
         policy=policy,
         num_seeds=len(runs.graded),
         reward=interval(runs.reward, confidence),
-        metrics={m: fmean(run.metrics[m] for run in runs.graded) for m in headings},
+        metrics={m: fmean(run.metrics.get(m, math.nan) for run in runs.graded) for m in headings},
         ap={name: interval(ap, confidence) for name, ap in runs.ap.items()},
     )
 

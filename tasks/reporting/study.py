@@ -34,6 +34,8 @@ class Answer:
     reward: float
     content: float  # the sub-reward of what is stated: the label's, the answer's, the IoU; of a job, the reward
     failure: str | None
+    ignore: tuple[Box, ...] = ()
+    exhaustive: bool = True
 
     @property
     def question(self) -> tuple[str, str, str, str]:
@@ -116,7 +118,8 @@ class Study:
     def headings(self) -> dict[str, str]:
         """{metric: its heading} of the study's tasks."""
         shown = {metric: heading for task in self.tasks for metric, heading in METRICS[task].items()}
-        return {metric: heading for metric, heading in shown.items() if metric in self.base.metrics}
+        found = set().union(*(graded.metrics for graded in (self.base, *self.graded)))
+        return {metric: heading for metric, heading in shown.items() if metric in found}
 
     @property
     def num_questions(self) -> int:
@@ -137,14 +140,16 @@ def read_study(grid: Grid, grades: Path, policies: Path) -> Study:
     """Read only the folders that `grid` names. `StudyError` names a file that is missing, broken or asks otherwise."""
     points = [(policy, k, seed) for k in grid.k for policy in grid.policy for seed in grid.seed]
     base = _read_grade(grades / "base", "base", None, None)
-    graded = [_read_grade(grades / f"{p}-{k}-{seed}", p, k, seed) for p, k, seed in points]
+    graded = [_read_grade(grades / f"{p}-{k}-{seed}", p, k, seed, p in grid.rerank) for p, k, seed in points]
     trained = [("warmup", k, seed) for k in grid.k for seed in grid.seed] + points
     histories = [_read_history(policies / f"{p}-{k}-{seed}" / "history.json", p, k, seed) for p, k, seed in trained]
     return Study(grid, base, tuple(_as_asked(base, g, grades) for g in graded), tuple(histories))
 
 
-def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None) -> Graded:
+def _read_grade(folder: Path, policy: str, k: int | None, seed: int | None, reranked: bool = False) -> Graded:
     metrics = _read_json(folder / "metrics.json", ("existence",))
+    if reranked:
+        metrics["rerank"] = _read_json(folder / "rerank.json", ("rerank",))["rerank"]
     path = folder / "predictions.jsonl"
     try:
         answers = tuple(map(_answer, read_jsonl(path)))
@@ -173,6 +178,8 @@ def _answer(row: dict) -> Answer:
         reward=row["reward"],
         content=row["reward"] if row["task"] == "job" else row["sub_rewards"][CONTENT.get(row["task"], "iou")],
         failure=row["failure"],
+        ignore=tuple(map(tuple, row["ignore"])),
+        exhaustive=row["exhaustive"],
     )
 
 

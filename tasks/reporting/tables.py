@@ -107,7 +107,7 @@ def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
     shown = pd.DataFrame({"$k$": found.k, "Policy": found.policy.map(name)})
     shown["Reward"] = found.apply(span, axis=1, value="reward")
     for metric, heading in study.headings.items():
-        shown[heading.replace(">", "$>$")] = found[metric].map("{:.3f}".format)
+        shown[heading.replace(">", "$>$")] = found[metric].map("{:.3f}".format, na_action="ignore").fillna("")
     shown["Against SFT"] = found.apply(span, axis=1, value="against_sft", sign="+")
     columns = "rl" + "r" * (shown.shape[1] - 2)
     return shown.to_latex(index=False, escape=False, column_format=columns)

@@ -1,5 +1,6 @@
 """The findings in words and as plain text: names, numbers, the verdict, the summary for a terminal."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from tasks.params import Params
@@ -23,7 +24,8 @@ def name(policy: str) -> str:
 
 
 def fixed(value: float) -> str:
-    return f"{value:.3f}"
+    """Three decimals; a dash for NaN, what is not there."""
+    return "\N{EN DASH}" if math.isnan(value) else f"{value:.3f}"
 
 
 def signed(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The section `reward` of `params.yaml`: a rubric for each task."""
+"""The sections `reward` (a rubric for each task) and `reward_model` of `params.yaml`."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -143,3 +143,14 @@ class Reward(Section):
     program: ProgramReward | None = None
     ranking: RankingReward | None = None
     job: JobReward | None = None
+
+
+class RewardModel(Section):
+    """ReFT's, which chooses among a policy's samples (`grid.rerank`): `samples` answers of the warm-up to each train
+    question, learned from `epochs` times in batches of `batch_size`.
+    """
+
+    samples: Annotated[int, Field(ge=2)]
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive

@@ -7,11 +7,16 @@ its detections of one category have the same confidence, COCOeval's own order of
 Boxes stay in thousandths of the picture's sides: IoU does not change when an axis is scaled, and only `area = all` is
 scored, so no picture sizes are needed. Only asked (picture, category) pairs count; for the others there is neither gold
 nor a detection, and COCOeval passes over them.
+
+Regions to ignore are matched as COCO's crowds, VOC's 'difficult' objects too: a detection there counts for nothing. So
+does one that matches nothing where not all objects are labelled, LVIS's `not_exhaustive_category_ids`. With all that
+LVIS says of a picture asked (`grade.existence: all`) AP is then the LVIS API's, but for its limit of 300 detections of
+a picture: here it is COCO's, 100 of each category.
 """
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -29,6 +34,7 @@ class Detections:
 
     picture: np.ndarray  # (D,) the place in Matches.questions
     right: np.ndarray  # (10 IoU thresholds, D) bool: matched with a gold box
+    counted: np.ndarray  # (10, D) bool: right or wrong; others are on a region to ignore, or nobody knows
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Matches:
 def match(rows: Sequence[Mapping]) -> Matches:
     """Match the boxes of prediction rows (predictions.jsonl) in any order with their gold boxes; confidence is score.
 
-    COCO looks at 100 detections for a picture and category, which is all that the parser lets through.
+    `ignore` (boxes) and `exhaustive` of a row are those of its `Question`. COCO looks at 100 detections for a picture
+    and category, which is all that the parser lets through.
 
     Raises ValueError when a question stands there twice, or when no row has a gold box (AP is not defined then).
     """
@@ -61,7 +68,8 @@ def match(rows: Sequence[Mapping]) -> Matches:
         gold[images[row["record_id"]] - 1, categories[row["asked"]] - 1] = len(row["gold"])
     evaluation = evaluated(rows, images, categories)
     found = [[e for e in evaluation.evalImgs if e and e["category_id"] == i] for i in categories.values()]
-    return Matches(questions, tuple(categories), gold, tuple(map(_detections, found)))
+    partly = {(images[r["record_id"]], categories[r["asked"]]) for r in rows if not r["exhaustive"]}
+    return Matches(questions, tuple(categories), gold, tuple(_detections(some, partly) for some in found))
 
 
 def average_precision(matches: Matches, counts: np.ndarray) -> np.ndarray:
@@ -75,10 +83,11 @@ def average_precision(matches: Matches, counts: np.ndarray) -> np.ndarray:
     for category, found in enumerate(matches.detections):
         drawn = counts[:, found.picture].astype(float)  # (N, D)
         so_far, num = drawn.cumsum(axis=1), np.maximum(num_gold[:, category, None], 1)
-        for threshold, right in enumerate(found.right):
+        for threshold, (right, counted) in enumerate(zip(found.right, found.counted, strict=True)):
             hits = np.flatnonzero(right)
             num_right = drawn[:, hits].cumsum(axis=1)  # (N, hits)
-            precision = num_right / (so_far[:, hits] + np.spacing(1))
+            num_found = (so_far if counted.all() else (drawn * counted).cumsum(axis=1))[:, hits]
+            precision = num_right / (num_found + np.spacing(1))
             best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             reached = RECALLS.searchsorted(num_right / num, side="right")
             ap[:, category, threshold] = (best * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
@@ -107,12 +116,13 @@ def detection_ap(rows: Sequence[Mapping]) -> dict:
 def evaluated(rows: Sequence[Mapping], images: Mapping[str, int], categories: Mapping[str, int]) -> COCOeval:
     """pycocotools with its matching done; `images` and `categories` number the pictures and the categories."""
 
-    def annotation(row: Mapping, box: Sequence[float]) -> dict:
+    def annotation(row: Mapping, box: Sequence[float], crowd: int = 0) -> dict:
         x1, y1, x2, y2 = box
         place = {"image_id": images[row["record_id"]], "category_id": categories[row["asked"]]}
-        return place | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+        return place | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": crowd}
 
     gold = [annotation(row, box) for row in rows for box in row["gold"]]
+    gold += [annotation(row, box, crowd=1) for row in rows for box in row["ignore"]]
     detections = [
         annotation(row, box) | {"score": confidence}
         for row in rows
@@ -129,14 +139,20 @@ def _ids(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(sorted(set(names)), start=1)}
 
 
-def _detections(found: Sequence[Mapping]) -> Detections:
-    """One category's results of COCOeval, by picture; sorted as COCOeval.accumulate does, ties in the order found."""
+def _detections(found: Sequence[Mapping], partly: Collection[tuple[int, int]]) -> Detections:
+    """One category's results of COCOeval, by picture; sorted as COCOeval.accumulate does, ties in the order found. Of
+    the pairs `partly` (picture, category) not all objects are labelled.
+    """
     if not found:  # asked for, but neither there nor stated
-        return Detections(np.empty(0, dtype=int), np.empty((10, 0), dtype=bool))
+        return Detections(np.empty(0, dtype=int), *(np.empty((10, 0), dtype=bool) for _ in range(2)))
     scores = np.concatenate([e["dtScores"] for e in found])
     order = np.argsort(-scores, kind="mergesort")
     picture = np.concatenate([np.full(len(e["dtScores"]), e["image_id"] - 1) for e in found])
-    return Detections(picture[order], np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0)
+    matched = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0
+    ignored = np.concatenate([e["dtIgnore"] for e in found], axis=1)[:, order] > 0
+    unsure = np.concatenate([np.full(len(e["dtScores"]), (e["image_id"], e["category_id"]) in partly) for e in found])
+    counted = ~ignored & (matched | ~unsure[order])
+    return Detections(picture[order], matched & counted, counted)
 
 
 def _index(annotations: list[dict], images: Mapping[str, int], categories: Mapping[str, int]) -> COCO:

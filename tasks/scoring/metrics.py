@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 from tasks.data.records import Box
 from tasks.graders.boxes import area, iou
@@ -17,25 +18,48 @@ from tasks.scoring.coco import detection_ap
 from tasks.scoring.votes import pass_at_k
 
 METRICS = {
-    "detection": {"iou": "IoU", "ap": "AP", "ap50": "AP50", "ap_base": "AP base", "ap_novel": "AP novel"},
+    "detection": {
+        "iou": "IoU",
+        "ap": "AP",
+        "ap50": "AP50",
+        "ap_base": "AP base",
+        "ap_novel": "AP novel",
+        "ap_rare": "AP rare",
+        "ap_common": "AP common",
+        "ap_frequent": "AP frequent",
+    },
     "classification": {
         "accuracy": "Accuracy",
         "accuracy_lenient": "Lenient accuracy",
         "accuracy_per_class": "Mean over classes",
     },
-    "grounding": {"miou": "mIoU", "iou50": "IoU > 0.5", "giou_lisa": "gIoU (LISA)", "ciou": "cIoU"},
-    "maths": {"accuracy": "Accuracy", "vote": "Majority vote"},
-    "program": {"accuracy": "Accuracy", "vote": "Majority vote"},
+    "grounding": {
+        "miou": "mIoU",
+        "iou50": "IoU > 0.5",
+        "giou_lisa": "gIoU (LISA)",
+        "ciou": "cIoU",
+        "mask_miou": "Mask mIoU",
+        "mask_giou": "Mask gIoU (LISA)",
+        "mask_ciou": "Mask cIoU",
+    },
+    "maths": {"accuracy": "Accuracy", "vote": "Majority vote", "rerank": "Reranked"},
+    "program": {"accuracy": "Accuracy", "vote": "Majority vote", "rerank": "Reranked"},
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
-OPTIONAL = {"ap_base", "ap_novel", "vote"}  # open vocabulary; grade.samples
+FREQUENCIES = {"ap_rare": "r", "ap_common": "c", "ap_frequent": "f"}  # LVIS's, by the number of training pictures
+MASKS = {"mask_miou", "mask_giou", "mask_ciou"}
+# of open vocabulary; of LVIS; by grade.sam; by grade.samples; by grid.rerank
+OPTIONAL = {"ap_base", "ap_novel", *FREQUENCIES, *MASKS, "vote", "rerank"}
 
 
-def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> dict:
+def task_metrics(
+    rows: Sequence[Mapping], base: Sequence[str] | None = None, frequency: Mapping[str, str] = MappingProxyType({})
+) -> dict:
     """{metric: value in 0..1, or {class: value}} of every task that the rows hold; sub-rewards by their name too.
 
-    `base`: the categories trained on, where others are tested. Raises ValueError as `detection_ap` does.
+    `base`: the categories trained on, where others are tested; `frequency`: LVIS's f, c or r of a category. Raises
+    ValueError as `detection_ap` does.
     """
     names = dict.fromkeys(name for row in rows for name in row["sub_rewards"])
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
@@ -43,7 +67,7 @@ def task_metrics(rows: Sequence[Mapping], base: Sequence[str] | None = None) -> 
         found |= score([row for row in rows if SCORES[row["task"]] is score])
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
-    return found
+    return found | by_frequency(found.get("ap_by_category", {}), frequency)
 
 
 def tasks_of(rows: Sequence[Mapping]) -> list[str]:
@@ -78,7 +102,8 @@ def classification(rows: Sequence[Mapping]) -> dict:
 def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou_lisa`: mean over pictures of their
     means, 'gIoU' in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all
-    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture).
+    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture). The same of masks where the rows
+    have them.
     """
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
@@ -94,6 +119,26 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
         "iou50": fmean(value > 0.5 for value in values),
         "giou_lisa": fmean(map(fmean, by_picture.values())),
         "ciou": shared / united,
+        **masks([row for row in rows if row.get("mask_overlap")]),
+    }
+
+
+def masks(rows: Sequence[Mapping]) -> dict[str, float]:
+    """{"mask_miou", "mask_giou", "mask_ciou"} of rows with `mask_overlap` ([pixels shared, pixels united]); nothing of
+    no rows. Two empty masks are equal: 1, as LISA has it.
+    """
+    values, by_picture = [], defaultdict(list)
+    for row in rows:
+        shared, united = row["mask_overlap"]
+        values.append(shared / united if united else 1.0)
+        by_picture[row["record_id"]].append(values[-1])
+    if not rows:
+        return {}
+    shared, united = (sum(row["mask_overlap"][place] for row in rows) for place in (0, 1))
+    return {
+        "mask_miou": fmean(values),
+        "mask_giou": fmean(map(fmean, by_picture.values())),
+        "mask_ciou": shared / united if united else 1.0,
     }
 
 
@@ -132,6 +177,17 @@ def base_and_novel(ap_by_category: Mapping[str, float], base: Sequence[str]) -> 
     groups = {
         "ap_base": [ap for category, ap in ap_by_category.items() if category in base],
         "ap_novel": [ap for category, ap in ap_by_category.items() if category not in base],
+    }
+    return {name: fmean(values) for name, values in groups.items() if values}
+
+
+def by_frequency(ap_by_category: Mapping[str, float], frequency: Mapping[str, str]) -> dict[str, float]:
+    """LVIS's APr, APc and APf as {"ap_rare", "ap_common", "ap_frequent"}: means over the categories of a frequency; one
+    that no tested category has is left out.
+    """
+    groups = {
+        name: [ap for category, ap in ap_by_category.items() if frequency.get(category) == letter]
+        for name, letter in FREQUENCIES.items()
     }
     return {name: fmean(values) for name, values in groups.items() if values}
 

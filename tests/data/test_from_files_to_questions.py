@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data.records import read_questions
+from tasks.data.records import Shape, read_questions
 from tasks.params import Slice
 from tasks.prepare import prepare
 from tasks.schema.dataset import FolderDataset, HfDataset, LisaDataset
@@ -51,7 +51,8 @@ def test_lisa(tmp_path):
     summary, manifest, train = sliced(LisaDataset(source="lisa", **files, num_val=2), tmp_path, 2)
     assert (summary["train"], summary["val"], summary["test"], summary["categories"]) == (10, 2, 12, 0)
     assert {kind: len(ids) for kind, ids in manifest["chosen"].items()} == {"phrase": 2, "sentence": 2}
-    assert {(q.task, q.boxes) for q in train} == {("grounding", ((0.0, 0.0, 500.0, 500.0),))}
+    mask = (Shape(((0.0, 0.0), (500.0, 0.0), (500.0, 500.0))),)
+    assert {(q.task, q.boxes, q.mask) for q in train} == {("grounding", ((0.0, 0.0, 500.0, 500.0),), mask)}
 
 
 def test_a_hugging_face_set_of_pictures_in_memory(tmp_path):

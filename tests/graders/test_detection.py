@@ -48,6 +48,29 @@ def test_gold_boxes_that_fit_alike_are_taken_in_any_order_of_gold():
     assert match(predictions, [flat, upright], 0.7) == match(predictions, [upright, flat], 0.7)
 
 
+CROWD = (100, 0, 200, 100)
+
+
+@pytest.mark.parametrize(
+    ("box", "gold", "left"),
+    [
+        pytest.param((110, 10, 150, 50), [], (), id="inside the crowd: as if not stated"),
+        pytest.param((60, 0, 160, 100), [], (), id="more than half of it inside"),
+        pytest.param((50, 0, 150, 100), [], (Match(0.9, 0.0),), id="half inside is not enough"),
+        pytest.param((0, 0, 1000, 1000), [], (Match(0.9, 0.0),), id="the whole picture hides in no crowd"),
+        pytest.param((110, 10, 150, 50), [(110, 10, 150, 50)], (Match(0.9, 1.0),), id="an object in the crowd counts"),
+    ],
+)
+def test_a_box_on_a_region_to_ignore_is_neither_right_nor_wrong(box, gold, left):
+    assert match([ScoredBox(box, 0.9)], gold, 0.5, ignore=[CROWD]) == left
+
+
+def test_where_labels_lack_only_matches_count():
+    found, other = ScoredBox((0, 0, 10, 10), 0.9), ScoredBox((500, 500, 600, 600), 0.8)
+    assert match([found, other], [(0, 0, 10, 10)], 0.5, exhaustive=False) == (Match(0.9, 1.0),)
+    assert match([found, found], [(0, 0, 10, 10)], 0.5, exhaustive=False) == (Match(0.9, 1.0),)
+
+
 def test_rewards_by_hand():
     matches = (Match(0.9, 0.8), Match(0.4, 0.0))
     assert iou_reward(matches, 1) == pytest.approx(0.8 / 2)  # a box too many

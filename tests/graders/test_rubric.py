@@ -1,6 +1,7 @@
 """The detection rubric: honesty as the best policy, and arbitrary text."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,17 @@ def test_weights_are_normalised_and_the_statement_is_kept():
     confidence = (1 + (1 - 0.1**2 - 0.5**2) / 2) / 2
     assert got.reward == pytest.approx(0.6 * 0.5 + 0.3 * confidence + 0.1 * 1)
     assert (got.boxes, got.confidences) == ((JUNK, GOLD), (0.5, 0.9))
+
+
+@pytest.mark.parametrize("gold", [(), (GOLD,)])
+def test_boxes_on_a_crowd_earn_and_cost_nothing(gold):
+    asked = replace(question(*gold), ignore=(SECOND,))
+    inside = [((610 + n, 610, 700, 700), 1.0) for n in range(5)]
+    for scored in ([], [(GOLD, 0.9)], [(JUNK, 0.9)], [(GOLD, 1.0), (JUNK, 0.2)]):
+        alone, beside = grade(reply(*scored), asked), grade(reply(*inside, *scored), asked)
+        assert beside.reward == alone.reward
+        assert beside.failure == alone.failure
+    assert grade(reply(*inside), question(*gold)).reward < grade(reply(), question(*gold)).reward  # without the crowd
 
 
 GRID = [0.0, 0.25, 0.5, 0.75, 1.0]

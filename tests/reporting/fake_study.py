@@ -13,6 +13,7 @@ from tasks.data.questions import question
 from tasks.data.records import Question, Record, pixel_hash, write_jsonl
 from tasks.data.scenes import CATEGORIES, Glyph, compose, crop_to_ink
 from tasks.grade import prediction
+from tasks.graders.frame import frame
 from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
 from tasks.graders.parse import format_answer
@@ -74,6 +75,8 @@ def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
         ],
         "grounding": [replace(q, task="grounding", asked=f"the first {q.asked}", boxes=q.boxes[:1]) for q in firsts],
     }
+    if task == "maths":
+        return [replace(q, task="maths", image=None, asked="3 + 4?", boxes=(), label="7") for q in firsts]
     return [q for questions in found.values() for q in questions] if task == "all" else found[task]
 
 
@@ -85,6 +88,8 @@ def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
         return format_answer([], [], think)
     if draw < nothing + unreadable:
         return f"<think>{think}</think><answer>[{{'Position': [12, 430,"
+    if asked.task == "maths":
+        return frame("7" if draw > 0.5 else "8", think)
     if asked.task == "classification":
         return format_label(asked.label if draw > 0.5 else "class two", think)
     noise = rng.normal(0, spread, (len(asked.boxes), 4)) + (300 if draw < nothing + unreadable + elsewhere else 0)
@@ -137,4 +142,6 @@ def write_study(root: Path, params: Params, num_pictures: int = 24, task: str = 
             for policy in params.grid.policy:
                 write_grade(study.grades / f"{policy}-{k}-{seed}", params, policy, k, seed, questions)
                 write_history(study.policies / f"{policy}-{k}-{seed}", params, policy, k, seed)
+                if policy in params.grid.rerank:
+                    (study.grades / f"{policy}-{k}-{seed}" / "rerank.json").write_text(json.dumps({"rerank": 0.75}))
     return study

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from tasks.reporting.compare import compare
 from tasks.reporting.study import StudyError, read_study
+from tasks.reporting.tables import latex
+from tasks.reporting.words import summary
 from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
 
@@ -87,3 +90,30 @@ def test_a_curve_without_rewards_is_empty(workplace):
     assert study.trainings("sft", 1)[0].curve("steps").empty
     written = json.loads((workplace.policies / "grpo-1-0" / "history.json").read_text())["val"]
     assert study.trainings("grpo", 1)[0].curve("val").to_dict() == {row["step"]: row["reward"] for row in written}
+
+
+def reranked_study(tmp_path):
+    """Problems in words; a reward model chose among the samples of GRPO alone."""
+    params = make_params(k=(4,), seed=(0, 1))
+    grade, grid = {"samples": 2}, {"rerank": ["grpo"]}
+    changed = {"grade": params.grade.model_copy(update=grade), "grid": params.grid.model_copy(update=grid)}
+    return write_study(tmp_path, params.model_copy(update=changed), num_pictures=6, task="maths")
+
+
+def test_a_reranked_policy_shows_its_share_and_the_others_a_dash(tmp_path):
+    work = reranked_study(tmp_path)
+    study = read(work)
+    assert study.headings["rerank"] == "Reranked"
+    (comparison,) = compare(study, work.params.report)
+    assert comparison.score("grpo").metrics["rerank"] == 0.75
+    told = {line.split()[1]: line for line in summary([], (comparison,), 0.95, study).splitlines() if line[:1] == "4"}
+    assert "\N{EN DASH}" in told["Base"] and "\N{EN DASH}" in told["SFT"]
+    assert "0.750" in told["GRPO"] and "\N{EN DASH}" not in told["GRPO"]
+    assert "nan" not in latex(study, (comparison,))
+
+
+def test_a_rerank_that_the_grid_names_and_is_not_there_is_named(tmp_path):
+    work = reranked_study(tmp_path)
+    (work.grades / "grpo-4-1" / "rerank.json").unlink()
+    with pytest.raises(StudyError, match=r"grpo-4-1/rerank\.json is missing"):
+        read(work)

@@ -24,6 +24,8 @@ def row(record_id, category, gold, *scored):
         "gold": gold,
         "boxes": [box for box, _ in scored],
         "confidences": [confidence for _, confidence in scored],
+        "ignore": [],
+        "exhaustive": True,
     }
 
 

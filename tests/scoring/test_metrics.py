@@ -18,6 +18,13 @@ def grounded(record_id, *boxes, gold=GOLD):
     return row | {"sub_rewards": {"iou": 0.0, "format": 1.0}}
 
 
+def detected(category, *boxes):
+    """A picture with one object of the category."""
+    row = {"task": "detection", "record_id": "p", "asked": category, "gold": [GOLD], "ignore": [], "exhaustive": True}
+    row |= {"boxes": list(boxes), "confidences": [1.0] * len(boxes)}
+    return row | {"sub_rewards": {"iou": float(GOLD in boxes)}}
+
+
 def test_accuracy_strict_lenient_and_per_class():
     rows = [
         classified("rose", "rose"), classified("rose", "primrose"), classified("e", "rose"), classified(None, "rose"),
@@ -39,8 +46,7 @@ def test_grounding_by_hand():
 
 
 def test_a_mixed_set_has_the_metrics_of_each_task():
-    box = {"task": "detection", "record_id": "p", "asked": "cat", "gold": [GOLD], "boxes": [GOLD], "confidences": [1.0]}
-    rows = [classified("a", "a"), grounded("p", GOLD), box | {"sub_rewards": {"iou": 1.0}}]
+    rows = [classified("a", "a"), grounded("p", GOLD), detected("cat", GOLD)]
     found = task_metrics(rows)
     assert tasks_of(rows) == ["detection", "classification", "grounding"]
     names = [name for task in tasks_of(rows) for name in METRICS[task].keys() - OPTIONAL]
@@ -52,15 +58,19 @@ def test_open_vocabulary_means():
     found = base_and_novel({"red": 0.2, "blue": 0.4, "green": 0.9}, ["red", "blue", "black"])
     assert found == pytest.approx({"ap_base": 0.3, "ap_novel": 0.9})
     assert base_and_novel({"red": 0.2}, ["red"]) == {"ap_base": 0.2}
-    row = {"task": "detection", "record_id": "p", "asked": "cat", "gold": [GOLD], "boxes": [GOLD], "confidences": [1.0]}
-    rows = [
-        row | {"sub_rewards": {"iou": 1.0}},
-        row | {"asked": "dog", "boxes": [], "confidences": [], "sub_rewards": {"iou": 0.0}},
-    ]
-    found = task_metrics(rows, base=["cat"])
+    found = task_metrics([detected("cat", GOLD), detected("dog")], base=["cat"])
     assert {m: found[m] for m in ("ap", "ap_base", "ap_novel")} == pytest.approx(
         {"ap": 0.5, "ap_base": 1, "ap_novel": 0}
     )
+
+
+def test_means_over_rare_common_and_frequent_categories():
+    rows = [detected("cat", GOLD), detected("dog"), detected("ox", GOLD), detected("car", GOLD)]
+    found = task_metrics(rows, frequency={"cat": "r", "dog": "r", "ox": "f", "gnu": "c"})
+    assert (found["ap"], found["ap_rare"], found["ap_frequent"]) == pytest.approx((0.75, 0.5, 1))
+    assert "ap_common" not in found  # none was tested
+    assert not METRICS["detection"].keys() - OPTIONAL - found.keys()
+    assert not {"ap_rare", "ap_common", "ap_frequent"} & task_metrics(rows).keys()
 
 
 def words(task: str, answer: float, **row) -> dict:

@@ -5,16 +5,11 @@ from functools import partial
 
 import pytest
 
-from tasks.graders import Grade
 from tasks.graders.rubric import same_answer
 from tasks.params import MathsReward
-from tasks.scoring.votes import majority, pass_at_k
+from tasks.scoring.votes import best, majority, pass_at_k
 
 same = partial(same_answer, rubric=MathsReward(answer=1.0, format=0.0))
-
-
-def graded(*labels: str | None) -> list[Grade]:
-    return [Grade(0.0, {"answer": 0.0}, None, label=label) for label in labels]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +27,16 @@ def graded(*labels: str | None) -> list[Grade]:
     ],
 )
 def test_the_majority(labels, winner):
-    elected = majority(graded(*labels), same)
-    assert (elected and elected.label) == winner
+    elected = majority(labels, same)
+    assert (None if elected is None else labels[elected]) == winner
+
+
+def test_the_best_liked_sample_is_one_that_states_an_answer():
+    assert best([0.1, 0.9, 0.5], [True, True, True]) == 1
+    assert best([0.1, 0.9, 0.5], [True, False, True]) == 2
+    assert best([0.5, 0.5], [True, True]) == 0
+    assert best([0.5], [False]) is None
+    assert best([], []) is None
 
 
 def test_pass_at_k_is_the_share_of_all_choices_with_a_right_one():

@@ -1,7 +1,8 @@
 """COCO instances JSON (https://cocodataset.org/#format-data) and LVIS v1 (https://www.lvisdataset.org/dataset).
 
 Ids must be unique, or the last item would win in silence. An annotation id 0, which pycocotools takes for 'no match',
-is fine here: ids of annotations are not used. Crowd regions become `ignore`.
+is fine here: ids of annotations are not used. Crowd regions become `ignore`; the flag `ignore` of an annotation says
+nothing, as pycocotools has it (`iscrowd` overwrites it).
 
 LVIS is federated: a picture is labelled for a few categories only. `neg_category_ids` were looked for and are not
 there, of `not_exhaustive_category_ids` not all objects are labelled, of any other nothing is known. Its pictures are

@@ -3,7 +3,8 @@
     {"image": "a.jpg",                                         path below `images`; all other keys are optional
      "objects": [{"category": "cat", "box": [x1, y1, x2, y2]}],  detection; [] = the picture shows none
      "label": "tabby",                                         classification
-     "referring": [{"instruction": "the cat that sleeps", "box": [x1, y1, x2, y2], "category": "pets"}],  grounding
+     "referring": [{"instruction": "the cat that sleeps", "box": [x1, y1, x2, y2], "category": "pets",    grounding
+                    "mask": [[[x, y], [x, y], [x, y]]]}],      polygons
      "ignore": [{"category": "cat", "box": [...]}],            crowds: never asked for
      "negative": ["dog"], "not_exhaustive": ["cat"],           as in LVIS
      "unit": "pixels",                                         or "thousandths" of the picture's sides
@@ -25,6 +26,7 @@ UNITS = {"pixels": None, "thousandths": 1000.0}
 
 def _regions(row: dict, key: str, line: int) -> tuple[Region, ...]:
     name, keys = ("instruction" if key == "referring" else "category"), {"category", "instruction", "box"}
+    keys |= {"mask"} if key == "referring" else set()
     regions = []
     for number, item in enumerate(row.get(key, []), start=1):
         if not isinstance(item, dict) or not item.keys() <= keys:
@@ -32,7 +34,11 @@ def _regions(row: dict, key: str, line: int) -> tuple[Region, ...]:
         kind = item.get("category") if key == "referring" else None
         if kind is not None and (fault := text_fault(kind)):
             raise ValueError(fault)
-        regions.append(Region(f"line {line} {key} {number}", item.get(name), item.get("box"), line, kind))
+        polygons = item.get("mask", [])
+        if not isinstance(polygons, list):
+            raise ValueError(f"mask is not a list of polygons: {short(polygons)}")
+        mask = tuple((points, False) for points in polygons)
+        regions.append(Region(f"line {line} {key} {number}", item.get(name), item.get("box"), line, kind, mask))
     return tuple(regions)
 
 

@@ -4,8 +4,8 @@
     is_sentence  whether they are sentences (they are phrases otherwise)
     shapes       polygons with a `label`: target, ignore or flag
 
-Each instruction is one question. Its box is the bounding box of the first target, as in Visual-RFT; other shapes are
-not read. `Referring.category` is 'sentence' or 'phrase'.
+Each instruction is one question. Its box is the bounding box of the first target, as in Visual-RFT; its mask all
+targets and what is to be ignored. `Referring.category` is 'sentence' or 'phrase'.
 """
 
 from pathlib import Path
@@ -43,13 +43,16 @@ def _bounds(points: object) -> list[float] | None:
 
 def _draft(image: Path, file: Path) -> Draft:
     row = _annotation(file)
-    targets = [s for s in row["shapes"] if isinstance(s, dict) and str(s.get("label")).lower() == "target"]
+    shapes = [(s.get("points"), str(s.get("label")).lower()) for s in row["shapes"] if isinstance(s, dict)]
+    targets = [points for points, label in shapes if label == "target"]
     if not targets:
         raise ValueError(f"no shape 'target' among {len(row['shapes'])}")
-    box = _bounds(targets[0].get("points"))
+    box = _bounds(targets[0])
+    mask = tuple((points, "ignore" in label) for points, label in shapes if label == "target" or "ignore" in label)
     texts = row["text"] if isinstance(row.get("text"), list) else [row.get("text")]
     kind = "sentence" if row.get("is_sentence") else "phrase"
-    regions = tuple(Region(f"{file.stem} text {n}", text, box, category=kind) for n, text in enumerate(texts, start=1))
+    own = {"category": kind, "mask": mask}
+    regions = tuple(Region(f"{file.stem} text {n}", text, box, **own) for n, text in enumerate(texts, start=1))
     return Draft(file.stem, image.name, str(file), referring=regions)
 
 

@@ -7,7 +7,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from tasks.data.records import DataError, Referring
+from tasks.data.records import DataError, Referring, Shape
 from tasks.schema.dataset import HfFiles, JsonlFiles, LisaFiles, RowsFiles
 
 datasets.disable_progress_bars()
@@ -36,8 +36,11 @@ def test_lisa_asks_each_instruction_for_the_box_of_the_first_target(tmp_path, dr
     split = read("lisa", LisaFiles(images=str(tmp_path)))
     box = (2.5, 1, 8, 10)  # clipped to the picture
     told = [p.record.referring for p in split.pictures]
-    assert told[0] == (Referring("what to eat", box, "sentence"), Referring("the ripe one", box, "sentence"))
-    assert told[1] == (Referring("caf\u00e9 table", box, "phrase"),)
+    # the second target has no inside
+    mask = (Shape(((0, 0), (1, 1), (1, 0)), ignore=True), Shape(((2.5, 1), (8, 3), (4, 10))))
+    own = {"category": "sentence", "mask": mask}
+    assert told[0] == (Referring("what to eat", box, **own), Referring("the ripe one", box, **own))
+    assert told[1] == (Referring("caf\u00e9 table", box, "phrase", mask),)
     assert [(q.item, q.fault) for q in split.aside] == [
         ("c", "unusable annotation"), ("d", "picture without annotation"),
     ]  # fmt: skip
@@ -147,18 +150,24 @@ def test_a_bad_line_is_put_aside_with_its_number_and_the_good_ones_are_used(tmp_
 
 def test_a_jsonl_row_may_serve_every_task(tmp_path, draw, read):
     draw(tmp_path / "images" / "a.png", 1)
+    asleep = {"instruction": "the one asleep", "box": [0, 0, 5, 5]}
     row = {
         "image": "a.png", "size": [20, 10], "label": "kitchen",
         "objects": [{"category": "cat", "box": [0, 0, 5, 5]}, {"category": "cat", "box": [0, 0, "x", 5]}],
-        "referring": [{"instruction": "the one asleep", "box": [0, 0, 5, 5], "category": "pets"}],
+        "referring": [
+            {**asleep, "category": "pets", "mask": [[[0, 0], [5, 0], [0, 5]]]},
+            {**asleep, "mask": [[[0, 0], [5, "x"], [0, 5]]]},
+        ],
         "ignore": [{"category": "dog", "box": [1, 1, 3, 3]}], "negative": ["cow"], "not_exhaustive": ["hen"],
     }  # fmt: skip
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     split = read("jsonl", JsonlFiles(rows=str(tmp_path / "rows.jsonl"), images=str(tmp_path / "images")))
     record = split.pictures[0].record
-    assert (record.label, record.referring) == ("kitchen", (Referring("the one asleep", (0, 0, 5, 5), "pets"),))
+    told = Referring("the one asleep", (0, 0, 5, 5), "pets", (Shape(((0, 0), (5, 0), (0, 5))),))
+    assert (record.label, record.referring) == ("kitchen", (told,))
     assert (record.negative, record.not_exhaustive) == (("cow",), ("cat", "hen"))
-    assert [(q.line, q.item) for q in split.aside] == [(1, "line 1 objects 2")]
+    assert [(q.line, q.item) for q in split.aside] == [(1, "line 1 objects 2"), (1, "line 1 referring 2")]
+    assert split.aside[1].fault == "polygon is not a list of points"
 
 
 def test_hf_objects_as_struct_of_lists_with_class_names(tmp_path, read):
