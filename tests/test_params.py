@@ -44,6 +44,8 @@ def test_the_shipped_file_loads():
         ("grid.k", [1, 1]),
         ("grid.policy", ["grpo", "sft"]),
         ("grid.algorithm", ["dpo"]),
+        ("grid.matched", "flops"),  # and k_own as for data
+        ("grid.k_own", [1]),
         ("reward.detection.iou_threshold", 1.5),
         ("reward.classification.lable", 1.0),
         ("reward.grounding.giou", -1.0),
@@ -76,4 +78,11 @@ def test_a_greatest_kl_needs_a_reference(algorithm, beta):
     assert validate(raw, "params.yaml").rft.max_kl == 0.5
     (raw["rft"] if algorithm == "grpo" else raw["rft"]["ppo"])["beta"] = 0.0
     with pytest.raises(ParamsError, match=rf"rft\.max_kl needs {beta} above 0"):
+        validate(raw, "params.yaml")
+
+
+def test_a_budget_that_trl_does_not_count_cannot_be_matched():
+    raw = changed("rft.engine", "trl")
+    raw["grid"] |= {"matched": "steps", "k_own": [], "k_matched": raw["grid"]["k"]}
+    with pytest.raises(ParamsError, match=r"grid\.matched steps .* rft\.engine trl does not count"):
         validate(raw, "params.yaml")

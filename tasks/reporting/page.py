@@ -88,6 +88,7 @@ def context(
         "about": words.about_the_score(params, study),
         "extent": words.extent(study),
         "existence": words.existence(study),
+        "matched": words.matched(study),
         "shown_metrics": words.shown_metrics(study),
         "warnings": fairness.differences(study),
         "unknown": fairness.unknown(study),
