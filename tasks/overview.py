@@ -175,7 +175,8 @@ def _figures(studies: Sequence[Finished], algorithms: list[str]) -> dict[str, tu
             f"{study.name}\nk = {study.ks[-1]}": {row.policy: row.reward.estimate for row in study.at(study.ks[-1])}
             for study in studies
         }
-        alt = f"Mean reward of Base, SFT, {', '.join(map(name, algorithms))} by study, each at its largest k"
+        policies = ", ".join(map(name, ["base", "sft", *algorithms]))
+        alt = f"Mean reward of {policies} by study, each at its largest k; the middle is {figures.middle(scores):.1f}"
         found["radar"] = (alt, figures.radar(scores, algorithms))
     return found
 

@@ -103,7 +103,7 @@ def radar(scores: Mapping[str, Mapping[str, float]], algorithms: list[str]) -> F
         )  # fmt: skip
         if policy != "base":
             axes.fill(angles, values, color=colour, alpha=0.07, lw=0)
-    _rings(axes, float(table.min().min()), float(table.max().max()))
+    _rings(axes, middle(scores), float(table.max().max()))
     axes.set_xticks(angles, scores)
     for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outwards from the ring, never across it
         label.set_horizontalalignment("center" if abs(np.sin(angle)) < 0.1 else "left" if angle < np.pi else "right")
@@ -111,9 +111,15 @@ def radar(scores: Mapping[str, Mapping[str, float]], algorithms: list[str]) -> F
     return figure
 
 
-def _rings(axes: Axes, lowest: float, highest: float) -> None:
-    """From the tenth below the lowest score to that above the highest; their numbers between the first two axes."""
-    low, high = max(0, np.floor(10 * lowest - 0.5) / 10), min(1, np.ceil(10 * highest) / 10)
+def middle(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """The score at the middle of their radar."""
+    lowest = min(score for policies in scores.values() for score in policies.values())
+    return max(0.0, np.floor(10 * lowest - 0.5) / 10)
+
+
+def _rings(axes: Axes, low: float, highest: float) -> None:
+    """From `low` to the tenth above the highest score; their numbers between the first two axes."""
+    high = min(1, np.ceil(10 * highest) / 10)
     rings = np.arange(low, high + 0.01, 0.1 if high - low <= 0.55 else 0.2)[1:]
     axes.set_ylim(low, high)
     axes.set_yticks(rings, [f"{ring:.1f}" for ring in rings])
