@@ -5,7 +5,7 @@
     python -m flows.pipeline --limit 4              # stages at a time (one, where they share a GPU)
 
 Without PREFECT_API_URL the flow starts a server of its own for as long as it runs (`make ui` keeps one running).
-At its end stands the verdict of the report, as a table artifact.
+At its end stands the verdict of the report, as a table artifact with links to the page and to MLflow.
 A failed stage fails the flow (exit code 1); what does not depend on it still finishes, what does is not run.
 """
 
@@ -109,7 +109,7 @@ def pipeline(study: str, graph: dict[str, set[str]]) -> None:
             except StageError as error:
                 errors[name] = error
     if REPORT.name in futures.keys() - errors.keys():
-        show_report(REPORT)
+        show_report(REPORT, study)
     if errors:
         not_run = sorted(set(graph) - set(futures))
         tail = f"\nnot run, since they need what failed: {', '.join(not_run)}" if not_run else ""

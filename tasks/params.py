@@ -229,6 +229,11 @@ class Grade(Section):
 class Grid(Section):
     """What a study varies. `policy` is `sft` and the algorithms: the policies graded beside the base model. Samples of
     those of them in `rerank` are chosen among by a reward model too.
+
+    `matched` says what SFT and RFT have alike beside the labelled samples: nothing (`data`: SFT takes the steps that
+    the section `sft` gives it), or what the first algorithm's run spent with its warm-up, in gradient steps (`steps`)
+    or in FLOPs (`flops`). SFT then needs that run, which is another edge of the graph: `k_own` and `k_matched`, of
+    which one is `k` and the other empty, are the matrices of the stages `sft` and `sft_matched`.
     """
 
     k: Annotated[list[Count], Field(min_length=1)]
@@ -236,6 +241,19 @@ class Grid(Section):
     algorithm: Annotated[list[Literal[ALGORITHMS]], Field(min_length=1)]
     policy: Annotated[list[str], Field(min_length=1)]
     rerank: list[str] = Field(default=[])
+    matched: Literal["data", "steps", "flops"] = "data"
+    k_own: list[Count] = Field(default_factory=lambda grid: grid["k"] if grid["matched"] == "data" else [])
+    k_matched: list[Count] = Field(default_factory=lambda grid: [] if grid["matched"] == "data" else grid["k"])
+
+    @model_validator(mode="after")
+    def _one_way_of_sft(self):
+        own, matched = (self.k, []) if self.matched == "data" else ([], self.k)
+        if (self.k_own, self.k_matched) != (own, matched):
+            raise ValueError(
+                f"with matched {self.matched} and k {self.k}, k_own must be {own} and k_matched {matched}: "
+                "python -m flows.compose writes them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -280,6 +298,11 @@ class Params(Section):
     def _engine_has_the_algorithms(self):
         if self.rft.engine == "trl" and (ours := [a for a in self.grid.algorithm if a in ("ppo", "online_st")]):
             raise ValueError(f"rft.engine trl has no {ours[0]}: take rft.engine kshot, or grid.algorithm [grpo]")
+        if self.rft.engine == "trl" and self.grid.matched != "data" and self.grid.algorithm[0] == "grpo":
+            raise ValueError(
+                f"grid.matched {self.grid.matched} needs what GRPO spends, which rft.engine trl does not count: take "
+                "rft.engine kshot, or grid.matched data"
+            )
         return self
 
     @model_validator(mode="after")

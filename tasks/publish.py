@@ -1,6 +1,6 @@
-"""Show a study in MLflow: one run a policy and grid point, rebuilt from grades/ and policies/ alone.
+"""Show a study in MLflow: one run with its report, below it one a policy and grid point, rebuilt from files alone.
 
-    python -m tasks.publish --pool data/pool --slices data/slice --policies policies --grades grades
+    python -m tasks.publish --pool data/pool --slices data/slice --policies policies --grades grades --report report
 
 Losing MLflow loses nothing: this command brings it back. Run twice, it changes nothing.
 """
@@ -11,14 +11,20 @@ import json
 from io import BytesIO
 from pathlib import Path
 
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from tasks import tracking
 from tasks.data.records import read_jsonl
 from tasks.params import Params, load_params
-from tasks.reporting.pictures import draw, gold_layer, rft_layer
+from tasks.reporting.pictures import draw, gold_layer, rft_layer, sft_layer
 
 NUM_PICTURES = 8  # of a run, the same questions for every policy
+
+
+def _spread(rows: list[tuple[int, dict]]) -> list[tuple[int, dict]]:
+    """`NUM_PICTURES` of them, evenly over the test."""
+    return rows[:: max(1, len(rows) // NUM_PICTURES)][:NUM_PICTURES]
 
 
 def pictures(predictions: Path, pool: Path, policy: str) -> dict[str, Image.Image]:
@@ -27,7 +33,7 @@ def pictures(predictions: Path, pool: Path, policy: str) -> dict[str, Image.Imag
     """
     rows = [(i, row) for i, row in enumerate(read_jsonl(predictions)) if row["image"] is not None]
     drawn = {}
-    for i, row in rows[:: max(1, len(rows) // NUM_PICTURES)][:NUM_PICTURES]:
+    for i, row in _spread(rows):
         layers = [gold_layer(row["gold"]), rft_layer(policy, row["boxes"], row["confidences"])]
         drawn[f"{i:05d}"] = Image.open(BytesIO(draw(pool / row["image"], layers)))
     return drawn
@@ -48,12 +54,59 @@ def results(grade: Path, policy: Path | None, pool: Path, model: str, reranked: 
         pictures=pictures(grade / "predictions.jsonl", pool, metrics["policy"]),
         predictions=grade / "predictions.jsonl",
         model=model,
+        card=ModelCard.load(policy / "README.md").text.strip() if policy else None,
+        weights_hash=tracking.data_hash(*sorted(policy.glob("*.safetensors"))) if policy else None,
     )
 
 
-def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Path) -> list[str]:
-    """Publish the base and every point of the grid; the ids of their runs."""
+def answers(params: Params, pool: Path, grades: Path) -> dict[str, list]:
+    """Columns of a table: at each k, of the first seed, `NUM_PICTURES` questions and what every policy answered; a
+    picture has the true boxes, SFT's and the first algorithm's. Where the test has pictures, only questions about them.
+    """
+    grid, table = params.grid, {}
+    for k in sorted(grid.k):
+        folders = {"base": grades / "base"} | {p: grades / f"{p}-{k}-{grid.seed[0]}" for p in grid.policy}
+        read = {policy: list(read_jsonl(folder / "predictions.jsonl")) for policy, folder in folders.items()}
+        about_pictures = [(i, row) for i, row in enumerate(read["base"]) if row["image"] is not None]
+        for i, row in _spread(about_pictures or list(enumerate(read["base"]))):
+            cells = {"k": k, "asked": row["asked"]}
+            if row["image"] is not None:
+                cells["picture"] = _compared(pool, row, read["sft"][i], grid.algorithm[0], read[grid.algorithm[0]][i])
+            for policy, rows in read.items():
+                cells |= {policy: rows[i]["completion"], f"{policy} reward": rows[i]["reward"]}
+            for column, cell in cells.items():
+                table.setdefault(column, []).append(cell)
+    return table
+
+
+def _compared(pool: Path, row: dict, sft: dict, algorithm: str, rft: dict) -> Image.Image:
+    layers = [
+        gold_layer(row["gold"]),
+        sft_layer(sft["boxes"], sft["confidences"]),
+        rft_layer(algorithm.upper(), rft["boxes"], rft["confidences"]),
+    ]
+    return Image.open(BytesIO(draw(pool / row["image"], layers)))
+
+
+def reported(params: Params, pool: Path, grades: Path, report: Path) -> tracking.Reported:
+    """What the study's own run is to hold: the folder `report`, its numbers over k, a table of answers."""
+    rows = []
+    for at, compared in json.loads((report / "metrics.json").read_text(encoding="utf-8")).items():
+        row = {"step": int(at.removeprefix("k="))}
+        for name, value in compared.items():
+            if isinstance(value, float):
+                row[name] = value
+            elif "verdict" in value:
+                row |= {f"{name}/{end}": value[end] for end in ("estimate", "low", "high", "p_holm")}
+        rows.append(row)
+    said = (report / "summary.txt").read_text(encoding="utf-8").split("\n\n")[0]
+    return tracking.Reported(params.study, report, said, rows, answers(params, pool, grades))
+
+
+def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Path, report: Path) -> list[str]:
+    """Publish the study, the base and every point of the grid; the ids of the runs of the last two."""
     grid = params.grid
+    tracking.publish_study(reported(params, pool, grades, report))
     records = [pool / "train.jsonl", pool / "test.jsonl"]  # they hold the pixel hashes, the slice's questions do not
     points = [("base", None, None), *itertools.product(grid.policy, grid.k, grid.seed)]
     runs = []
@@ -69,7 +122,7 @@ def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.publish", description="Show the study in MLflow.")
-    for name in ("pool", "slices", "policies", "grades"):
+    for name in ("pool", "slices", "policies", "grades", "report"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     arguments = parser.parse_args()
     params = load_params()

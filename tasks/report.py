@@ -72,8 +72,11 @@ def _figures(params: Params, study: Study, comparisons: tuple[Comparison, ...]) 
         ),
     }
     if len(study.tasks) > 1:
-        at = f"{policies} on every metric of every task, at k = {study.ks[-1]}"
-        found["radar"] = (at, figures.radar(study, comparisons[-1]))
+        last = comparisons[-1].scores
+        scores = {heading: {s.policy: s.metrics[metric] for s in last} for metric, heading in study.headings.items()}
+        at, middle = f"at k = {study.ks[-1]}", f"{figures.middle(scores):.1f}"
+        alt = f"{policies} on every metric of every task, {at}; the middle is {middle}"
+        found["radar"] = (alt, figures.radar(scores, algorithms))
     if quantities := figures.recorded(study):
         told = ", ".join(quantity.heading.lower() for quantity in quantities)
         found["curves"] = (f"Training over steps, by policy and k: {told}", figures.curves(study, quantities))

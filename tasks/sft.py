@@ -4,6 +4,10 @@
 short one that RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only;
 the target is the gold answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights
 kept are those that do best on val by the same grader that RFT is rewarded by.
+
+`--matched flops --warmup policies/warmup-4-0 --rft policies/grpo-4-0` (stage `sft_matched`, grid.matched) trains for as
+many steps as the FLOPs of that RFT run pay for; `--matched steps`, for as many as it took. What RFT spends is known
+only when it has been spent (`tasks.models.budget.Matched`), so this stage waits for it, where `sft` need not.
 """
 
 import argparse
@@ -27,8 +31,10 @@ from trl import SFTConfig, SFTTrainer
 
 from tasks.data.records import Question
 from tasks.models import preflight
-from tasks.models.budget import Budget
+from tasks.models.budget import Budget, Matched
 from tasks.models.checkpoint import ROOT, Checkpoints
+from tasks.models.generate import encode
+from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
 from tasks.params import Params, Rft, Sft, load_params
@@ -78,9 +84,24 @@ def train(job: Job, params: Sft, out: Path) -> None:
     if not pairs:
         raise ValueError(f"{job.slice / 'train.jsonl'}: no worked solution to teach; give `chains`, or 0 steps")
     preflight.check(job, model)
+    if job.matched:
+        steps = job.matched.num_steps(model, num_tokens(job, pairs), params.batch_size)
     validation = job.validation(params.eval_steps)
     logs = fit(job, model, pairs, params, steps, params.batch_size, validation)
     job.save(model, out, validation, logs)
+
+
+def num_tokens(job: Job, pairs: Sequence[tuple[Question, str]]) -> list[int]:
+    """Tokens of each question, its picture's among them, with its answer and the end of turn (and without what
+    a chat template may write after that: a newline).
+    """
+    tokenizer, prompts = tokenizer_of(job.processor), {}
+    for question, _ in pairs:
+        if id(question) not in prompts:
+            encoded = encode(job.processor, job.params.prompt, [question], job.pool)
+            prompts[id(question)] = encoded["input_ids"].shape[1]
+    answers = tokenizer([text for _, text in pairs], add_special_tokens=False)["input_ids"]
+    return [prompts[id(question)] + len(ids) + 1 for (question, _), ids in zip(pairs, answers, strict=True)]
 
 
 def fit(
@@ -116,9 +137,16 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def main(policy: str = "sft") -> None:
-    args = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    if policy == "sft":
+        parser.add_argument("--matched", choices=("steps", "flops"), help="spend what the run in --rft spent")
+        parser.add_argument("--warmup", type=Path, help="the folder that --rft began with")
+        parser.add_argument("--rft", type=Path)
+    args = parser.parse_args()
     params: Params = load_params()
     job = Job(params, policy, args.pool, args.slice, None, args.seed, ROOT)
+    if getattr(args, "matched", None):
+        job.matched = Matched(args.matched, args.warmup, args.rft)
     train(job, getattr(params, policy), args.out)
     Checkpoints(ROOT, job).clear()
 

@@ -30,6 +30,7 @@ from prefect.logging import get_run_logger
 from tasks.progress import Progress, read_progress
 
 LOGS = Path(".rft/logs")
+PAGES = Path(".rft/mlflow.json")  # {study: address of its run}, which tasks.tracking leaves
 NUM_TAIL_LINES = 20
 SUPERVISE = Path(__file__).with_name("supervise.py")
 
@@ -142,10 +143,18 @@ def _short(value: object) -> object:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def show_report(folder: Path) -> None:
-    """The verdict of the report in `folder` as a table in Prefect, and a link to the page."""
+def show_report(folder: Path, study: str) -> None:
+    """The verdict of the report in `folder` as a table in Prefect, with links to the page and, where the study has been
+    published, to its run in MLflow, which holds the page too: a browser follows no link from here to a file.
+    """
     said = (folder / "summary.txt").read_text(encoding="utf-8").split("\n\n")[0]
     rows = _verdicts(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-    create_table_artifact(rows, key="verdict", description=said)
-    page = (folder / "report.html").resolve().as_uri()
-    create_link_artifact(page, link_text="report.html", key="report", description=said)
+    links = [("report", "report.html", (folder / "report.html").resolve().as_uri())]
+    pages = json.loads(PAGES.read_text(encoding="utf-8")) if PAGES.exists() else {}
+    if run := pages.get(study):
+        links.append(("mlflow-report", "report.html in MLflow", f"{run}/artifacts/report/report.html"))
+        links.append(("mlflow", "the study in MLflow", run))
+    listed = "\n".join(f"- [{text}]({address})" for _, text, address in links)
+    create_table_artifact(rows, key="verdict", description=f"{said}\n\n{listed}")
+    for key, text, address in links:
+        create_link_artifact(address, link_text=text, key=key, description=said)

@@ -1,8 +1,9 @@
-"""MLflow as a view of what is on disk: in a study's experiment one run for it, and below one a policy and grid point.
+"""MLflow as a view of what is on disk: in a study's experiment one run for it, which holds its report, and below one a
+policy and grid point; each trained policy in the model registry, by where it lies and not as a copy.
 
 The only MLflow import of the project. A run is known by its fingerprint: policy, grid point, the parameters that reach
 it and the data. Publishing the same files again leaves it as it is; publishing other files under the same fingerprint
-replaces it.
+replaces it, and its version in the registry.
 """
 
 import fcntl
@@ -22,12 +23,17 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.entities import Dataset, DatasetInput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 HOME = Path(".rft")
+PAGES = HOME / "mlflow.json"  # {study: address of its run in the UI}
+UI = "http://127.0.0.1:5000"  # where `make ui` shows a database that no server stands before
 FINGERPRINT, CONTENT = "kshot.fingerprint", "kshot.content"
 MAX_BATCH = 1000  # metrics in one request of MLflow
+MAX_DESCRIPTION = 5000  # characters that the registry holds of a card
 NAMELESS = re.compile(
     r"[^\w\-. :/]|(?<=[/.])[/.]", re.ASCII
 )  # what MLflow takes in no name; graders are named by users
@@ -76,12 +82,37 @@ class Results:
     pictures: dict[str, Image.Image]
     predictions: Path
     model: str  # where the model folder is: weights are not copied
+    card: str | None = None  # of a trained policy
+    weights_hash: str | None = None
 
     @property
     def content(self) -> str:
         pixels = [[name, _sha256(picture.tobytes())] for name, picture in self.pictures.items()]
-        said = json.dumps([self.curves, self.metrics, pixels, self.model], sort_keys=True).encode()
-        return _sha256(said + self.predictions.read_bytes())
+        said = [self.curves, self.metrics, pixels, self.model, self.card, self.weights_hash]
+        return _sha256(json.dumps(said, sort_keys=True).encode() + self.predictions.read_bytes())
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a study has found. `answers` are the columns of a table, all of one length; one may hold pictures.
+
+    `metrics` are rows with a `step`, which is the k: MLflow then draws them over k.
+    """
+
+    study: str
+    folder: Path  # of the report
+    said: str
+    metrics: list[dict]
+    answers: dict[str, list]
+
+    @property
+    def content(self) -> str:
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        shown = {
+            column: [_sha256(v.tobytes()) if isinstance(v, Image.Image) else v for v in values]
+            for column, values in self.answers.items()
+        }
+        return _sha256(json.dumps([data_hash(*files), self.said, self.metrics, shown]).encode())
 
 
 def _sha256(data: bytes) -> str:
@@ -90,7 +121,12 @@ def _sha256(data: bytes) -> str:
 
 def data_hash(*files: Path) -> str:
     """SHA-256 over the contents of `files`, in order."""
-    return _sha256("".join(_sha256(file.read_bytes()) for file in files).encode())
+    return _sha256("".join(map(_file_hash, files)).encode())
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -141,15 +177,13 @@ def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
     return [Metric(f"{prefix}/{key}", float(value), time, step) for key, value in numbers.items()]
 
 
-def _parent(client: MlflowClient, experiment: str, study: str) -> str:
-    """The id of the study's own run, made at first use: it holds nothing but its children."""
-    fingerprint = _sha256(study.encode())
-    found = _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
-    if found:
-        return found[0].info.run_id
-    run_id = client.create_run(experiment, run_name=study, tags={FINGERPRINT: fingerprint}).info.run_id
-    client.set_terminated(run_id, "FINISHED")
-    return run_id
+def _find(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
+    return _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+
+
+def _of_study(study: str) -> str:
+    """The fingerprint of a study's own run."""
+    return _sha256(study.encode())
 
 
 def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
@@ -162,25 +196,99 @@ def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
     return run
 
 
+def publish_study(reported: Reported) -> str:
+    """The id of the one run that shows the study as a whole: the one that is there, or a new one in its place. Its
+    address is left in PAGES.
+    """
+    client, experiment = init(reported.study)
+    with _locked():
+        found = _find(client, experiment, _of_study(reported.study))
+        shown = _shown(found, reported.content)
+        if shown is None:
+            tags = {FINGERPRINT: _of_study(reported.study), MLFLOW_RUN_NOTE: reported.said}
+            shown = client.create_run(experiment, run_name=reported.study, tags=tags)
+            _fill_study(client, shown, reported)
+        for old in (run for run in found if run.info.run_id != shown.info.run_id):
+            for child in _runs(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
+                client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, shown.info.run_id)
+            client.delete_run(old.info.run_id)
+        _leave_page(client, experiment, reported.study, shown.info.run_id)
+        return shown.info.run_id
+
+
+def _leave_page(client: MlflowClient, experiment: str, study: str, run_id: str) -> None:
+    pages = json.loads(PAGES.read_text(encoding="utf-8")) if PAGES.exists() else {}
+    server = client.tracking_uri if client.tracking_uri.startswith("http") else UI
+    pages[study] = f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+    PAGES.write_text(json.dumps(pages, indent=1) + "\n", encoding="utf-8")
+
+
+def _fill_study(client: MlflowClient, run: Run, reported: Reported) -> None:
+    run_id, time = run.info.run_id, run.info.start_time
+    metrics = [metric for row in reported.metrics for metric in _metrics(row, "report", row["step"], time)]
+    client.log_batch(run_id, metrics=metrics)
+    client.log_artifacts(run_id, str(reported.folder), "report")
+    if reported.answers:
+        client.log_table(run_id, reported.answers, "answers.json")
+    client.set_tag(run_id, CONTENT, reported.content)
+    client.set_terminated(run_id, "FINISHED")
+
+
 def publish(point: Point, results: Results) -> str:
-    """The id of the one run that shows `results`, a child of its study's: the one that is there, or a new one."""
+    """The id of the one run that shows `results`, a child of its study's, which must be there: the one that is there,
+    or a new one.
+    """
     client, experiment = init(point.study)
     with _locked():
         run_id = _published(client, experiment, point, results)
-        client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, _parent(client, experiment, point.study))
+        (parent,) = _find(client, experiment, _of_study(point.study))
+        client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent.info.run_id)
         return run_id
 
 
+def _shown(found: list[Run], content: str) -> Run | None:
+    """The run among `found` that is whole and holds `content`."""
+    whole = (run for run in found if run.info.status == "FINISHED" and run.data.tags.get(CONTENT) == content)
+    return next(whole, None)
+
+
 def _published(client: MlflowClient, experiment: str, point: Point, results: Results) -> str:
-    found = _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{point.fingerprint}'")
+    found = _find(client, experiment, point.fingerprint)
+    if shown := _shown(found, results.content):
+        return shown.info.run_id
     for run in found:
-        if run.info.status == "FINISHED" and run.data.tags.get(CONTENT) == results.content:
-            return run.info.run_id
-    for run in found:
+        for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+            client.delete_model_version(version.name, version.version)
         client.delete_run(run.info.run_id)
     run = _create(client, experiment, point)
+    if results.card is not None:
+        _register(client, run, point, results)
     _fill(client, run, results)
     return run.info.run_id
+
+
+def _register(client: MlflowClient, run: Run, point: Point, results: Results) -> None:
+    """A new version of <study>.<policy>-<k>-<seed> in the registry, with its card. MLflow wants a model's files to be
+    its own, so a model without any (external, in its words) is made for the version to name.
+
+    The tag `folder` says where the weights lie and `sha256` which: another training overwrites the folder.
+    """
+    name = re.sub("[/:]", "_", f"{point.study}.{point.name}")  # the registry takes neither
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    tags = {"folder": str(Path(results.model).resolve()), "sha256": results.weights_hash, **point.place}
+    external = {MLFLOW_MODEL_IS_EXTERNAL: "true"}
+    model = client.create_logged_model(
+        run.info.experiment_id, NAMELESS.sub("_", point.name), run.info.run_id, tags | external
+    )
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.create_model_version(
+        name, model.artifact_location, run.info.run_id, tags, description=results.card[:MAX_DESCRIPTION],
+        model_id=model.model_id,
+    )  # fmt: skip
 
 
 def _fill(client: MlflowClient, run: Run, results: Results) -> None:

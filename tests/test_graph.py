@@ -14,6 +14,8 @@ from tasks.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = {"k": [1, 2], "seed": [0, 1], "algorithm": ["grpo"], "policy": ["sft", "grpo"], "rerank": ["grpo"]}
+OWN = {"matched": "data", "k_own": [1, 2], "k_matched": []}
+MATCHED = {"matched": "flops", "k_own": [], "k_matched": [1, 2]}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 VIEW = "tasks/tracking.py"  # only shows: no result depends on it, so only `publish` does
 
@@ -21,10 +23,14 @@ VIEW = "tasks/tracking.py"  # only shows: no result depends on it, so only `publ
 @pytest.fixture
 def graph(tmp_path, monkeypatch):
     """Stage name -> names of the stages it needs: the real dvc.yaml with a grid of 2 x 2."""
+    return read_graph(tmp_path, monkeypatch, OWN)
+
+
+def read_graph(tmp_path, monkeypatch, matched: dict) -> dict[str, set[str]]:
     Repo.init(tmp_path, no_scm=True)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "grid": GRID}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "grid": GRID | matched}))
     monkeypatch.chdir(tmp_path)
     graph = Repo().index.graph
     return {stage.name: {need.name for need in graph.successors(stage)} for stage in graph}
@@ -48,6 +54,13 @@ def test_what_needs_what(graph):
     assert graph["grade@grpo-2-1"] == {"prepare", "grade_base", "rft@grpo-2-1"}
     made = {"prepare", "slice@2-1", "warmup@2-1", "rft@grpo-2-1", "grade@grpo-2-1"}
     assert graph["rerank@grpo-2-1"] == made
+
+
+def test_sft_waits_for_rft_only_where_it_is_to_spend_as_much(tmp_path, monkeypatch):
+    graph = read_graph(tmp_path, monkeypatch, MATCHED)
+    assert graph["sft_matched@2-1"] == {"prepare", "slice@2-1", "warmup@2-1", "rft@grpo-2-1"}
+    assert graph["grade@sft-2-1"] == {"prepare", "grade_base", "sft_matched@2-1"}
+    assert not any(name.startswith("sft@") for name in graph)
 
 
 def test_the_report_needs_every_grade(graph):
@@ -140,7 +153,7 @@ def test_a_stage_is_told_only_of_paths_that_it_needs_or_makes(stage):
     made = [next(iter(out)) if isinstance(out, dict) else out for out in STAGES[stage].get("outs", [])]
     known = [*STAGES[stage]["deps"], *made, *(os.path.dirname(out) for out in made)]
     for flag, value in itertools.pairwise(words):
-        if flag.startswith("--") and flag not in ("--k", "--seed", "--policy", "--algorithm"):
+        if flag.startswith("--") and flag not in ("--k", "--seed", "--policy", "--algorithm", "--matched"):
             assert value in known, f"dvc.yaml: {stage} gets {flag} {value}, which is in neither its deps nor its outs"
 
 

@@ -46,6 +46,8 @@ def test_the_shipped_file_loads():
         ("grid.algorithm", ["dpo"]),
         ("grid.rerank", ["ppo"]),  # not a policy of the grid
         ("reward_model.samples", 1),
+        ("grid.matched", "flops"),  # and k_own as for data
+        ("grid.k_own", [1]),
         ("reward.detection.iou_threshold", 1.5),
         ("reward.classification.lable", 1.0),
         ("reward.grounding.giou", -1.0),
@@ -87,3 +89,10 @@ def test_reranking_needs_samples():
         validate(raw, "params.yaml")
     raw["grade"]["samples"] = 8
     assert validate(raw, "params.yaml").grid.rerank == ["grpo"]
+
+
+def test_a_budget_that_trl_does_not_count_cannot_be_matched():
+    raw = changed("rft.engine", "trl")
+    raw["grid"] |= {"matched": "steps", "k_own": [], "k_matched": raw["grid"]["k"]}
+    with pytest.raises(ParamsError, match=r"grid\.matched steps .* rft\.engine trl does not count"):
+        validate(raw, "params.yaml")

@@ -13,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image, ImageColor
 
-from tasks import tracking
+from tasks import stage, tracking
 from tasks.params import validate
 from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
@@ -60,7 +60,7 @@ def params():
 @pytest.fixture
 def study(workplace, params):
     """What the stages leave for a grid of one point: the arguments of `publish`."""
-    pool, slices, policies, grades = (workplace / name for name in ("pool", "slices", "policies", "grades"))
+    pool, slices, policies, grades, report = map(workplace.joinpath, ("pool", "slices", "policies", "grades", "report"))
     for folder in (pool / "images", slices / "1-0", policies / "sft-1-0", policies / "grpo-1-0"):
         folder.mkdir(parents=True)
     (pool / "train.jsonl").write_text('{"id": "a"}\n')
@@ -70,7 +70,7 @@ def study(workplace, params):
     for name in ("base", "sft-1-0", "grpo-1-0"):
         (grades / name).mkdir(parents=True)
         row = {"image": "images/t.png", "gold": [[100, 200, 500, 600]], "boxes": [[700, 200, 900, 600]]}
-        row |= {"confidences": [0.9]}
+        row |= {"confidences": [0.9], "asked": "six", "completion": f"said by {name}", "reward": 0.5}
         (grades / name / "predictions.jsonl").write_text(json.dumps(row) + "\n")
         metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5, "failures": {"no_answer": 3}}
         (grades / name / "metrics.json").write_text(json.dumps(metrics))
@@ -79,7 +79,15 @@ def study(workplace, params):
             history["steps"] = [{"step": s, "reward": s / 100, "kl": float("nan")} for s in (10, 20)]
             history["val"] = [{"step": 0, "reward": 0.4}]
             (policies / name / "history.json").write_text(json.dumps(history))
-    return params, pool, slices, policies, grades
+            (policies / name / "README.md").write_text(f"---\nlicense: mit\n---\n# The card of {name}\n")
+            (policies / name / "model.safetensors").write_text(f"weights of {name}")
+    (report / "figures").mkdir(parents=True)
+    (report / "figures" / "score_over_k.png").write_bytes(b"a figure")
+    (report / "report.html").write_text("the page")
+    (report / "summary.txt").write_text("At k = 1, GRPO is better.\n\na table\n")
+    told = {"estimate": 0.25, "low": 0.1, "high": 0.4, "p_holm": 0.01, "verdict": "better"}
+    (report / "metrics.json").write_text(json.dumps({"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": told}}))
+    return params, pool, slices, policies, grades, report
 
 
 def runs(experiment: str = "digits") -> dict:
@@ -116,7 +124,7 @@ def test_the_points_stand_below_one_run_of_the_study(study):
     publish(*study)
     publish(*study)
     client, experiment = tracking.init("digits")
-    (parent,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    parent = own_run(client, experiment)
     assert parent.info.status == "FINISHED"
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert {run.info.run_name for run in children} == {"base", "sft-1-0", "grpo-1-0"}
@@ -126,8 +134,73 @@ def test_the_points_stand_below_one_run_of_the_study(study):
         assert place == expected and expected.items() <= run.data.tags.items()
     client.delete_run(parent.info.run_id)
     publish(*study)
-    (again,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    again = own_run(client, experiment)
     assert {run.data.tags["mlflow.parentRunId"] for run in runs().values()} == {again.info.run_id}
+
+
+def own_run(client: MlflowClient, experiment: str):
+    (run,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    return run
+
+
+def test_the_studys_run_holds_the_report_its_numbers_over_k_and_a_table_with_pictures(study):
+    publish(*study)
+    client, experiment = tracking.init("digits")
+    run = own_run(client, experiment)
+    number = run.info.run_id
+    assert run.info.status == "FINISHED" and run.data.tags["mlflow.note.content"] == "At k = 1, GRPO is better."
+    assert Path(client.download_artifacts(number, "report/report.html")).read_text() == "the page"
+    assert Path(client.download_artifacts(number, "report/figures/score_over_k.png")).read_bytes() == b"a figure"
+    (point,) = client.get_metric_history(number, "report/grpo-sft/estimate")
+    assert (point.step, point.value) == (1, 0.25) and run.data.metrics["report/sft"] == 0.5
+    table = json.loads(Path(client.download_artifacts(number, "answers.json")).read_text())
+    row = dict(zip(table["columns"], *table["data"], strict=True))  # there is one
+    assert "answers.json" in run.data.tags["mlflow.loggedArtifacts"]  # so that the UI shows it as a table
+    assert (row["k"], row["asked"], row["grpo"], row["grpo reward"]) == (1, "six", "said by grpo-1-0", 0.5)
+    picture = Image.open(client.download_artifacts(number, row["picture"]["filepath"])).convert("RGB")
+    colours = {colour for _, colour in picture.getcolors(100_000)}
+    assert {ImageColor.getrgb(c) for c in (LIGHT.gold, LIGHT.sft, LIGHT.rft[0])} <= colours
+    page = json.loads(stage.PAGES.read_text())["digits"]  # where the flow looks for it
+    assert page == f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{number}"
+
+
+def test_another_report_takes_the_place_of_the_first_and_keeps_the_points(study):
+    first = publish(*study)
+    client, experiment = tracking.init("digits")
+    before = own_run(client, experiment)
+    (study[5] / "report.html").write_text("another page")
+    assert publish(*study) == first
+    after = own_run(client, experiment)
+    assert after.info.run_id != before.info.run_id
+    assert Path(client.download_artifacts(after.info.run_id, "report/report.html")).read_text() == "another page"
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs().values()} == {after.info.run_id}
+    assert len(json.loads(Path(client.download_artifacts(after.info.run_id, "answers.json")).read_text())["data"]) == 1
+
+
+def test_each_policy_is_registered_with_its_card_by_where_it_lies(study):
+    publish(*study)
+    publish(*study)
+    client, _ = tracking.init("digits")
+    assert {model.name for model in client.search_registered_models()} == {"digits.sft-1-0", "digits.grpo-1-0"}
+    (version,) = client.search_model_versions("name = 'digits.grpo-1-0'")
+    assert version.description == "# The card of grpo-1-0" and version.run_id == runs()["grpo-1-0"].info.run_id
+    folder = study[3] / "grpo-1-0"
+    assert version.tags["folder"] == str(folder)
+    assert version.tags["sha256"] == tracking.data_hash(folder / "model.safetensors")
+    kept = [path for path in Path(".rft/mlartifacts").rglob("*") if path.is_file()]
+    assert not any(b"weights of" in path.read_bytes() for path in kept)
+
+
+def test_new_weights_are_a_new_version_in_the_place_of_the_old(study):
+    publish(*study)
+    (study[3] / "grpo-1-0" / "model.safetensors").write_text("other weights")
+    publish(*study)
+    client, _ = tracking.init("digits")
+    (version,) = client.search_model_versions("name = 'digits.grpo-1-0'")
+    assert version.version in (2, "2")
+    assert version.tags["sha256"] == tracking.data_hash(study[3] / "grpo-1-0" / "model.safetensors")
+    (same,) = client.search_model_versions("name = 'digits.sft-1-0'")
+    assert same.version in (1, "1")
 
 
 def test_publishing_the_same_files_again_changes_nothing(study):

@@ -50,6 +50,7 @@ def identity(job: Job) -> str:
     parts = [job.policy, job.seed, torch.__version__, transformers.__version__, trl.__version__]
     own = job.policy if job.policy in ("warmup", "sft") else "rft"
     parts += [getattr(job.params, name).model_dump_json() for name in (*SECTIONS, own)]
+    parts += [job.matched.mode, job.matched.budget] if job.matched else []
     digest.update("\n".join(map(str, parts)).encode())
     places = [job.slice, *CODE, *([job.init] if job.init else [])]
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))

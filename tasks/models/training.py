@@ -18,7 +18,7 @@ from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
-from tasks.models.budget import Budget
+from tasks.models.budget import Budget, Matched
 from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
 from tasks.models.events import events
@@ -57,7 +57,7 @@ class Job:
     """One training run: a policy at a grid point. `init` is a trained folder, or None for the base model.
 
     SFT, and RFT by our engine, leave their state in `checkpoints`, and go on from there; without, they begin anew. They
-    count what they use in `budget`; TRL's GRPO does not.
+    count what they use in `budget`; TRL's GRPO does not. SFT spends what `matched` says, where it is given.
     """
 
     params: Params
@@ -69,6 +69,7 @@ class Job:
     checkpoints: Path | None = None
     began: float = field(default_factory=time.time)
     budget: Budget | None = None
+    matched: Matched | None = None
 
     def __post_init__(self):
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
@@ -204,6 +205,8 @@ class Job:
         """What is typed to train `out` as this job does."""
         rft = ["rft", "--algorithm", self.policy, "--init", str(self.init)]
         stage, *words = rft if self.policy in ALGORITHMS else [self.policy]
+        if m := self.matched:
+            words += ["--matched", m.mode, "--warmup", str(m.warmup), "--rft", str(m.rft)]
         words += ["--pool", str(self.pool), "--slice", str(self.slice), "--seed", str(self.seed), "--out", str(out)]
         return shlex.join(["python", "-m", f"tasks.{stage}", *words])
 

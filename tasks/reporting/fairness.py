@@ -1,9 +1,11 @@
-"""Is the comparison fair? What SFT and RFT must share beside the data, and where they do not."""
+"""Is the comparison fair? What SFT and RFT must share beside the data, what grid.matched promises, and where they do
+not.
+"""
 
 from collections.abc import Callable
 
 from tasks.reporting.study import Graded, History, Study
-from tasks.reporting.words import name
+from tasks.reporting.words import name, si
 
 # What a history tells, None where it does not.
 TRAINED: dict[str, Callable[[History], object]] = {
@@ -12,6 +14,13 @@ TRAINED: dict[str, Callable[[History], object]] = {
     "prompt": lambda h: h.prompt and repr(h.prompt),
     "training pictures": lambda h: h.train_sha256 and f"{h.num_labelled} pictures, sha256 {h.train_sha256[:12]}",
 }
+# What SFT and RFT are to spend alike, by grid.matched.
+PROMISED = {
+    "data": ("labelled samples", lambda h: h.num_labelled),
+    "steps": ("gradient steps", lambda h: (h.budget or {}).get("gradient_steps")),
+    "flops": ("FLOPs", lambda h: (h.budget or {}).get("flops")),
+}
+MOST_OFF = 0.1  # of what RFT spent
 GRADED: dict[str, Callable[[Graded], object]] = {
     "existence mode": lambda g: g.existence,
     "test set": lambda g: hash(tuple((a.question, a.image, a.gold, a.gold_label) for a in g.answers)),
@@ -37,19 +46,52 @@ def differences(study: Study) -> tuple[str, ...]:
                 a, b = differing[0]
                 detail = f"{told(b)} against {told(a)}" if what == "existence mode" else "other truth or other pictures"
                 found.append(f"SFT and {name(algorithm)} differ in {what}: {detail} at k = {a.k}, seed {a.seed}.")
+        found += _broken_promise(study, algorithm)
     return tuple(found)
+
+
+def _broken_promise(study: Study, algorithm: str) -> list[str]:
+    """A sentence where SFT did not spend what grid.matched promises: the worst of the ks and seeds."""
+    what, _ = PROMISED[study.grid.matched]
+    spent = _spent(study, algorithm)
+    off = {at: abs(sft / rft - 1) for at, (sft, rft) in spent.items() if None not in (sft, rft) and rft}
+    if not off or max(off.values()) <= MOST_OFF:
+        return []
+    k, seed = worst = max(off, key=off.get)
+    sft, rft = map(si, spent[worst])
+    return [
+        f"SFT and {name(algorithm)} differ in {what}, which are to be alike (grid.matched: {study.grid.matched}): "
+        f"{sft} against {rft} at k = {k}, seed {seed}."
+    ]
+
+
+def _spent(study: Study, algorithm: str) -> dict[tuple[int, int], tuple[float | None, float | None]]:
+    """{(k, seed): what SFT spent, what `algorithm` and its warm-up spent together}; None where a history is silent. Of
+    labelled samples, which the two share, RFT has spent its own.
+    """
+    mode, (_, told) = study.grid.matched, PROMISED[study.grid.matched]
+    warmups = {(h.k, h.seed): h for h in study.histories if h.policy == "warmup"}
+    found = {}
+    for rft, sft in _pairs(study.histories, algorithm):
+        warmup = warmups[rft.k, rft.seed]
+        # a warm-up of no steps counts nothing
+        parts = [told(rft)] + ([told(warmup)] if mode != "data" and warmup.steps else [])
+        found[rft.k, rft.seed] = told(sft), None if None in parts else sum(parts)
+    return found
 
 
 def unknown(study: Study) -> tuple[str, ...]:
     """What some history does not tell, so that it cannot be compared."""
     trained = [h for h in study.histories if h.policy != "warmup"]
-    return tuple(what for what, told in TRAINED.items() if any(told(h) is None for h in trained))
+    silent = [what for what, told in TRAINED.items() if any(told(h) is None for h in trained)]
+    spent = [value for a in study.grid.algorithm for pair in _spent(study, a).values() for value in pair]
+    return (*silent, *([PROMISED[study.grid.matched][0]] if None in spent else []))
 
 
 def checked(study: Study) -> tuple[str, ...]:
     """What was compared."""
     silent = {*unknown(study), *([] if "detection" in study.tasks else ["existence mode"])}
-    return tuple(what for what in (*TRAINED, *GRADED) if what not in silent)
+    return tuple(what for what in (*TRAINED, PROMISED[study.grid.matched][0], *GRADED) if what not in silent)
 
 
 def _pairs(runs: tuple, algorithm: str) -> list[tuple]:

@@ -6,7 +6,7 @@ and one drawing serves the screen, the printer and the paper, without a megabyte
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -20,6 +20,7 @@ from tasks.reporting.compare import Comparison
 from tasks.reporting.study import History, Study
 from tasks.reporting.theme import LIGHT
 from tasks.reporting.words import name, percent
+from tasks.scoring.statistics import Interval
 
 DPI = 200
 DODGE = 0.07  # of the distance between two k: keeps the whiskers of two policies apart
@@ -83,23 +84,73 @@ def _over_k(figure: Figure, comparisons: Sequence[Comparison], intervals: dict, 
     return axes
 
 
-def radar(study: Study, comparison: Comparison) -> Figure:
-    """Every metric of every task of the study, an axis each from 0 to 1, at one k."""
-    figure = _figure((4.6, 3.9))
+def radar(scores: Mapping[str, Mapping[str, float]], algorithms: list[str]) -> Figure:
+    """{axis: {policy: its score in 0..1}}, an axis each, all on one scale. The middle is not 0 but a tenth below the
+    lowest score, as the rings say: on whole axes the policies would be one line.
+    """
+    figure = _figure((5.4, 4.6))
     axes = figure.add_subplot(projection="polar")
-    angles = np.linspace(0, 2 * np.pi, len(study.headings), endpoint=False)
-    for score in comparison.scores:
-        values = [score.metrics[metric] for metric in study.headings]
-        colour = LIGHT.policy(score.policy, study.grid.algorithm)
-        axes.plot([*angles, angles[0]], [*values, values[0]], color=colour, lw=1.8, label=name(score.policy))
-        axes.fill(angles, values, color=colour, alpha=0.08, lw=0)
-    axes.set_xticks(angles, study.headings.values())
-    axes.set_ylim(0, 1)
-    axes.set_yticks([0.25, 0.5, 0.75, 1])
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    angles = np.linspace(0, 2 * np.pi, len(scores), endpoint=False)
+    table = pd.DataFrame(scores).T  # a row an axis, a column a policy
+    for policy, values in table.items():
+        colour, marker = LIGHT.policy(policy, algorithms), MARKERS.get(policy, "D")
+        closed = [*values, values.iloc[0]]
+        axes.plot(
+            [*angles, angles[0]], closed, color=colour, lw=1.8, marker=marker, ms=4.5, label=name(policy),
+            ls="--" if policy == "base" else "-", clip_on=False,
+        )  # fmt: skip
+        if policy != "base":
+            axes.fill(angles, values, color=colour, alpha=0.07, lw=0)
+    _rings(axes, middle(scores), float(table.max().max()))
+    axes.set_xticks(angles, scores)
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):  # outwards from the ring, never across it
+        label.set_horizontalalignment("center" if abs(np.sin(angle)) < 0.1 else "left" if angle < np.pi else "right")
+    _legend(figure, axes)
+    return figure
+
+
+def middle(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """The score at the middle of their radar."""
+    lowest = min(score for policies in scores.values() for score in policies.values())
+    return max(0.0, np.floor(10 * lowest - 0.5) / 10)
+
+
+def _rings(axes: Axes, low: float, highest: float) -> None:
+    """From `low` to the tenth above the highest score; their numbers between the first two axes."""
+    high = min(1, np.ceil(10 * highest) / 10)
+    rings = np.arange(low, high + 0.01, 0.1 if high - low <= 0.55 else 0.2)[1:]
+    axes.set_ylim(low, high)
+    axes.set_yticks(rings, [f"{ring:.1f}" for ring in rings])
+    axes.set_rlabel_position(180 / len(axes.lines[0].get_xdata()[1:]))
     axes.grid(color=LIGHT.line, lw=0.8)
     axes.spines["polar"].set_color(LIGHT.line)
-    axes.tick_params(colors=LIGHT.muted, labelsize=9)
-    axes.tick_params(axis="x", colors=LIGHT.ink, pad=8)
+    axes.tick_params(colors=LIGHT.muted, labelsize=8)
+    axes.tick_params(axis="x", colors=LIGHT.ink, labelsize=9.5, pad=6)
+
+
+def differences(rows: Sequence[tuple[str, str, Interval]], algorithms: list[str]) -> Figure:
+    """A forest plot: (what, algorithm, its reward minus SFT's), a line each, the first on top."""
+    figure = _figure((5.4, 1.1 + 0.34 * len(rows)))
+    axes = figure.add_subplot()
+    _style(axes)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=LIGHT.line, lw=0.8)
+    labelled = set()
+    for y, (_, algorithm, interval) in enumerate(rows):
+        sides = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+        label = None if algorithm in labelled else name(algorithm)
+        axes.errorbar(
+            [interval.estimate], [y], xerr=sides, fmt="D", color=LIGHT.policy(algorithm, algorithms), ms=5.5, lw=1.8,
+            capsize=3, label=label,
+        )  # fmt: skip
+        labelled.add(algorithm)
+    axes.axvline(0, color=LIGHT.sft, lw=1.4, ls="--", label="SFT")
+    axes.set_yticks(range(len(rows)), [what for what, _, _ in rows])
+    axes.tick_params(axis="y", colors=LIGHT.ink)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("reward minus SFT's")
     _legend(figure, axes)
     return figure
 

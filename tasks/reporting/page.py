@@ -79,7 +79,6 @@ def context(
     made_at = commit()
     checkout = [f"git checkout {made_at.split()[0]}"] if made_at else []
     repeat = [*checkout, "dvc repro   # the whole study", f"{command}   # this report from the grades alone"]
-    script = SCRIPT.read_text(encoding="utf-8")
     return {
         "params": params,
         "study": study,
@@ -88,6 +87,7 @@ def context(
         "about": words.about_the_score(params, study),
         "extent": words.extent(study),
         "existence": words.existence(study),
+        "matched": words.matched(study),
         "shown_metrics": words.shown_metrics(study),
         "warnings": fairness.differences(study),
         "unknown": fairness.unknown(study),
@@ -115,15 +115,15 @@ def context(
         "commit": made_at,
         "repeat": "\n".join(repeat),
         "describe": describe,
-        "light": LIGHT,
-        "dark": DARK,
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "algorithms": study.grid.algorithm,
+        "script": Markup(SCRIPT.read_text(encoding="utf-8")),
     }
 
 
 def render(template: str, shown: dict) -> str:
-    """`template` is a file beside this one; those that end in .html.j2 escape every value."""
+    """`template` is a file beside this one; those that end in .html.j2 escape every value. A page extends base.html.j2
+    and says its `algorithms`, which have colours, and its `script` (one that runs, by its hash) or None.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(("html.j2",)),
@@ -142,7 +142,9 @@ def render(template: str, shown: dict) -> str:
         "tagged": TAGS.split,
         "markdown": lambda text: MARKDOWN_SIGNS.sub(r"\\\1", text),
         "fence": fence,
+        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     }
+    environment.globals |= {"light": LIGHT, "dark": DARK}
     return environment.get_template(template).render(shown)
 
 

@@ -82,7 +82,8 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
     for comparison in comparisons:
         against = {d.policy: d for d in comparison.differences if d.other == "sft"}
         for score in comparison.scores:
-            row = {"k": comparison.k, "policy": score.policy, "num_seeds": score.num_seeds}
+            row = {"matched": study.grid.matched, "k": comparison.k, "policy": score.policy}
+            row |= {"num_seeds": score.num_seeds}
             row |= {"reward": score.reward.estimate, "reward_low": score.reward.low, "reward_high": score.reward.high}
             row |= score.metrics
             if difference := against.get(score.policy):

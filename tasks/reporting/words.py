@@ -92,7 +92,7 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
             rows.append((str(comparison.k), name(score.policy), *reward, *shares, *(cells or [("", "", "")])[0]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*headlines, "", *lines, *([f"\n{mode}"] if (mode := existence(study)) else [])])
+    return "\n".join([*headlines, "", *lines, "", *([mode] if (mode := existence(study)) else []), matched(study)])
 
 
 def existence(study: Study) -> str:
@@ -104,6 +104,20 @@ def extent(study: Study) -> str:
     pictures, questions = plural(study.num_pictures, f"test {study.unit}"), plural(study.num_questions, "question")
     seeds = f"{plural(len(study.grid.seed), 'seed')} ({', '.join(map(str, study.grid.seed))})"
     return f"{pictures}, {questions}, {seeds}. {existence(study)}".rstrip()
+
+
+def matched(study: Study) -> str:
+    """What SFT and RFT have alike (grid.matched)."""
+    first, mode = name(study.grid.algorithm[0]), study.grid.matched
+    said = {
+        "data": f"SFT and RFT learn from the same labelled {study.unit}s; each takes steps of its own, so that "
+        "gradient steps and FLOPs differ",
+        "steps": f"SFT takes as many gradient steps as {first} and its warm-up took together, on the same labelled "
+        f"{study.unit}s; FLOPs differ",
+        "flops": f"SFT trains until it has spent the FLOPs of {first} and its warm-up, rollouts among them, on the "
+        f"same labelled {study.unit}s; gradient steps differ",
+    }
+    return f"Matched by {mode} (grid.matched): {said[mode]}."
 
 
 def shown_metrics(study: Study) -> str:

@@ -84,6 +84,13 @@ def test_what_is_written_is_read_back_as_the_same_numbers(tmp_path, monkeypatch)
     assert load_params().rft.learning_rate == 1e-6
 
 
+def test_a_matched_study_says_at_which_k_sft_waits_for_rft():
+    grid = compose(["grid.k=[1,2]"])["grid"]
+    assert (grid["matched"], grid["k_own"], grid["k_matched"]) == ("data", [1, 2], [])
+    grid = compose(["grid.k=[1,2]", "grid.matched=flops"])["grid"]
+    assert (grid["matched"], grid["k_own"], grid["k_matched"]) == ("flops", [], [1, 2])
+
+
 def test_the_file_says_how_it_was_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["grid.k=[1,2]", "+experiment=fsod"])

@@ -19,6 +19,8 @@ from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.states import Cancelling
 
 from flows.pipeline import read_graph
+from tasks.params import load_params
+from tasks.stage import PAGES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = shlex.quote(sys.executable)
@@ -160,6 +162,9 @@ def test_a_failed_stage_fails_the_flow_and_stops_only_what_needs_it(environment,
 def test_progress_the_verdict_and_the_stages_words_are_shown(environment, checkout):
     """While the training goes on its artifact tells how far it is; at the end there is a table, and a link."""
     write_graph({"rft": {"matrix": {"point": ["grpo-1-0"]}, **TRAINS}, "report": REPORTS})
+    run_page = "http://127.0.0.1:5000/#/experiments/1/runs/2"
+    PAGES.parent.mkdir(exist_ok=True)
+    PAGES.write_text(json.dumps({"another study": "http://other", load_params().study: run_page}))
     flow = start(environment)
     with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
         until(lambda: any(f"checkout:{checkout}" in run.tags for run in client.read_flow_runs()), 60)
@@ -173,11 +178,18 @@ def test_progress_the_verdict_and_the_stages_words_are_shown(environment, checko
         shown = artifacts(environment, run.id)
         assert shown["rft-grpo-1-0"].data == 100.0
         table = json.loads(shown["verdict"].data)
-        assert shown["verdict"].description == "At k = 1, GRPO scores 0.75."
+        said, links = shown["verdict"].description.split("\n\n")
+        assert said == "At k = 1, GRPO scores 0.75."
+        assert links.splitlines() == [
+            f"- [report.html]({(checkout / 'report' / 'report.html').as_uri()})",
+            f"- [report.html in MLflow]({run_page}/artifacts/report/report.html)",
+            f"- [the study in MLflow]({run_page})",
+        ]
         assert [(row["k"], row["policy"], row["estimate"], row["verdict"]) for row in table] == [
             ("k=1", "sft", 0.5, None), ("k=1", "grpo-sft", 0.25, "better")
         ]  # fmt: skip
         assert (checkout / "report" / "report.html").as_uri() in shown["report"].data
+        assert run_page in shown["mlflow"].data
         logs = client.read_logs(LogFilter(flow_run_id={"any_": [run.id]}))
         assert "a word of the stage" in {log.message for log in logs if log.task_run_id is not None}
 

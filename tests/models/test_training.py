@@ -13,6 +13,7 @@ from tasks import rft, sft
 from tasks.data.records import read_questions
 from tasks.graders import make_grader
 from tasks.graders.target import targets
+from tasks.models.budget import Matched
 from tasks.models.loading import load_model
 from tasks.models.training import Job
 from tasks.models.validation import Validation
@@ -42,6 +43,31 @@ def test_sft_lowers_its_loss_and_writes_a_folder_that_loads(data, tmp_path):
     assert history["model"]["lora"] is None and history["prompt"] == run.params.prompt.model_dump()
     assert history["best_step"] == max(history["val"], key=lambda p: (p["reward"], -p["step"]))["step"]
     assert load_model(run.params.model, tmp_path / "sft").num_parameters() == run.load().num_parameters()
+
+
+def test_sft_spends_the_flops_of_an_rft_run(data, tmp_path):
+    """As many as are told, but for the last example; by steps that params.yaml does not name."""
+    run = job(data, "sft", sft={"steps": 80, "eval_steps": 50, "batch_size": 4})
+    for name, flops in {"warmup": 1e9, "grpo": 4e10}.items():
+        (tmp_path / name).mkdir()
+        budget = {"gradient_steps": 3, "flops": flops}
+        (tmp_path / name / "history.json").write_text(json.dumps({"steps": [{"step": 1}], "budget": budget}))
+    run.matched = Matched("flops", tmp_path / "warmup", tmp_path / "grpo")
+    sft.train(run, run.params.sft, tmp_path / "sft")
+    history = json.loads((tmp_path / "sft" / "history.json").read_text())
+    assert history["budget"]["gradient_steps"] == len(history["steps"]) < 80
+    assert history["budget"]["flops"] == pytest.approx(4.1e10, rel=0.1)
+    assert f"--matched flops --warmup {tmp_path / 'warmup'}" in (tmp_path / "sft" / "README.md").read_text()
+
+
+def test_the_tokens_of_an_example_are_those_that_it_is_trained_on(data, tmp_path):
+    """An epoch of it: so the FLOPs that SFT is given are those that it counts, but for a template's last newline."""
+    run = job(data, "sft", sft={"steps": None, "epochs": 1.0, "eval_steps": 50})
+    told = sum(sft.num_tokens(run, run.gold_pairs()))
+    sft.train(run, run.params.sft, tmp_path / "sft")
+    counted = json.loads((tmp_path / "sft" / "history.json").read_text())["budget"]
+    trained = counted["prompt_tokens_trained"] + counted["completion_tokens_trained"]
+    assert 0 <= trained - told <= len(run.gold_pairs())
 
 
 def test_epochs_are_passes_over_the_slice():

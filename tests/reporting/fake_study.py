@@ -47,7 +47,7 @@ def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     grid = {"k": list(k), "seed": list(seed), "algorithm": ["grpo"], "policy": ["sft", "grpo"]}
     report = {"resamples": 400, "confidence": 0.95, "num_pictures": num_pictures}
-    return validate({**raw, "grid": grid, "report": report, **sections}, "test")
+    return validate({**raw, "grid": grid, "report": report} | sections, "test")
 
 
 def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:

@@ -1,15 +1,19 @@
-"""The page in a real browser: nothing is fetched, nothing fails, the cases can be found, and all can read it.
+"""The pages in a real browser: nothing is fetched, nothing fails, the cases can be found, and all can read them.
 
 Needs the `chromium` of the system (`apt-get install chromium`); without it these tests are skipped.
 """
 
 import shutil
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from tasks import report as stage
+from tasks.overview import overview
 from tests.reporting.fake_study import make_params, write_study
 
 CHROMIUM = shutil.which("chromium")
@@ -26,6 +30,19 @@ def url(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
+def overview_url(tmp_path_factory) -> str:
+    """Of a detection, a classification and a grounding study."""
+    root, reports = tmp_path_factory.mktemp("overview"), []
+    for task in ("detection", "classification", "grounding"):
+        params = make_params(k=(1, 4), seed=(0, 1, 2), num_pictures=2, study=task)
+        work = write_study(root / task, params, num_pictures=8, task=task)
+        stage.report(**vars(work))
+        reports.append(work.out)
+    overview(reports, root / "docs")
+    return (root / "docs" / "overview.html").as_uri()
+
+
+@pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -35,24 +52,27 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium, url):
-    """Opens the report; at the end, no message on the console, no error, and no request but for the file itself."""
-    trouble, requests, contexts = [], [], []
+    """Opens the report, or the page at `address`; at the end, no message on the console, no error, and no request but
+    for the file itself.
+    """
+    trouble, requests, contexts, opened = [], [], [], set()
 
-    def open_it(scheme: str = "light", viewport: dict = DESKTOP):
+    def open_it(scheme: str = "light", viewport: dict = DESKTOP, address: str = url):
         context = chromium.new_context(color_scheme=scheme, viewport=viewport, bypass_csp=False)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(url)
+        page.goto(address)
+        opened.add(address)
         return page
 
     yield open_it
     for context in contexts:
         context.close()
     assert trouble == []
-    assert {request for request in requests if not request.startswith("data:")} == {url}
+    assert {request for request in requests if not request.startswith("data:")} == opened
 
 
 def of(page, name: str) -> list[str]:
@@ -134,3 +154,28 @@ def test_it_prints_the_first_cases_on_a_few_pages(open_page):
     assert not page.locator(".filters").is_visible() and len(of(page, "k")) == 12
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= pdf.count(b"/Type /Page\n") <= 10
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_overview_is_read_on_any_screen(open_page, overview_url, viewport):
+    page = open_page(viewport=viewport, address=overview_url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    assert page.get_by_role("rowheader", name="grounding").first.is_visible()
+    radar = page.get_by_role("img", name="Mean reward of Base, SFT, GRPO by study")
+    assert radar.is_visible() and radar.bounding_box()["width"] > 0.8 * min(viewport["width"], 500)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_overview(open_page, overview_url, scheme):
+    page = open_page(scheme, address=overview_url)
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert "color-contrast" in {rule["id"] for rule in found.response["passes"]}
+
+
+def test_the_overview_links_to_each_report(open_page, overview_url):
+    links = open_page(address=overview_url).locator("tbody a").evaluate_all("all => all.map(a => a.href)")
+    assert [link.rsplit("/", 3)[1:] for link in links] == [
+        [task, "report", "report.html"] for task in ("detection", "classification", "grounding")
+    ]
+    assert all(Path(url2pathname(urlparse(link).path)).is_file() for link in links)

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from tasks import report as stage
-from tasks.reporting.fairness import differences, unknown
+from tasks.reporting.fairness import checked, differences, unknown
 from tasks.reporting.study import read_study
+from tests.reporting.fake_study import make_params
 
 
 def change(path, **values):
@@ -57,6 +58,52 @@ def test_other_truth_is_named(workplace):
     path.write_text("\n".join([json.dumps({**json.loads(first), "gold_label": "cat"}), *others]) + "\n")
     (warning,) = differences(read(workplace))
     assert "differ in test set" in warning
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "rft", "of_all"),
+    [("steps", "gradient_steps", 80, 100), ("flops", "flops", 90e12, 91e12)],  # beside a warm-up of 20 and 1e12
+)
+def test_a_budget_that_is_more_than_a_tenth_off_is_named_in_red(workplace, mode, key, rft, of_all):
+    """SFT's against that of RFT and its warm-up; a tenth is what is allowed."""
+    params = matched(workplace.params, mode)
+    for point in ("1-0", "1-1", "4-0", "4-1"):
+        spend(workplace.policies / f"sft-{point}", **{key: of_all * 0.91})
+    assert differences(read_study(params.grid, workplace.grades, workplace.policies)) == ()
+    spend(workplace.policies / "sft-4-1", **{key: of_all * 0.89})
+    stage.report(**{**vars(workplace), "params": params})
+    page = (workplace.out / "report.html").read_text()
+    warning = page[page.index('class="warning"') : page.index("</header>")]
+    assert f"which are to be alike (grid.matched: {mode})" in warning and "at k = 4, seed 1." in warning
+    for file in ("report.html", "report.md", "summary.txt"):
+        assert f"Matched by {mode} (grid.matched): SFT t" in (workplace.out / file).read_text()
+
+
+def matched(params, mode):
+    return make_params(grid={**params.grid.model_dump(), "matched": mode, "k_own": [], "k_matched": params.grid.k})
+
+
+def spend(folder, **counts):
+    path = folder / "history.json"
+    change(path, budget=json.loads(path.read_text())["budget"] | counts)
+
+
+def test_sft_that_tells_no_budget_is_not_called_equal(workplace):
+    params = make_params(
+        grid={**workplace.params.grid.model_dump(), "matched": "flops", "k_own": [], "k_matched": [1, 4]}
+    )
+    for point in ("1-0", "1-1", "4-0", "4-1"):
+        spend(workplace.policies / f"sft-{point}", flops=91e12)
+    change(workplace.policies / "sft-4-1" / "history.json", budget=None)
+    study = read_study(params.grid, workplace.grades, workplace.policies)
+    assert differences(study) == () and unknown(study) == ("FLOPs",) and "FLOPs" not in checked(study)
+
+
+def test_by_default_the_labelled_samples_are_matched_and_the_page_says_so(workplace):
+    stage.report(**vars(workplace))
+    page = (workplace.out / "report.html").read_text()
+    assert "Matched by data (grid.matched): SFT and RFT learn from the same labelled pictures; each takes" in page
+    assert "labelled samples" in checked(read(workplace))
 
 
 def test_an_old_history_is_not_called_equal(workplace):
