@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
+from tasks.schema.model import Model
 from tasks.schema.reward import (
     ClassificationReward,
     DetectionReward,
@@ -24,7 +25,7 @@ from tasks.schema.reward import (
 )
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
-__all__ += ["JobReward", "RankingReward", "Reward"]
+__all__ += ["JobReward", "Model", "RankingReward", "Reward"]
 
 ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
@@ -76,25 +77,6 @@ class Slice(Section):
     num_absent: Annotated[int, Field(ge=0)] = 0
     allow_fewer: bool = False
     categories: list[str] | None = None
-
-
-class Lora(Section):
-    r: Count
-    alpha: Positive
-    dropout: Share
-    target_modules: str  # a regular expression or 'all-linear', as PEFT takes it
-
-
-class Model(Section):
-    """`path` is a local folder or a hub id (then pin `revision`)."""
-
-    path: str
-    revision: str | None
-    dtype: Literal["float32", "bfloat16", "float16"]
-    min_pixels: Count | None
-    max_pixels: Count | None
-    coordinates: Literal["relative_1000", "absolute_resized", "absolute"]
-    lora: Lora | None
 
 
 def _holds_asked(prompt: str) -> str:
@@ -271,6 +253,11 @@ class Params(Section):
     def _engine_has_the_algorithms(self):
         if self.rft.engine == "trl" and (ours := [a for a in self.grid.algorithm if a in ("ppo", "online_st")]):
             raise ValueError(f"rft.engine trl has no {ours[0]}: take rft.engine kshot, or grid.algorithm [grpo]")
+        if self.rft.engine == "kshot" and self.model.attention != "sdpa":
+            raise ValueError(
+                f"model.attention {self.model.attention}: the engine kshot shares prefixes by an attention of its own, "
+                "over sdpa: take model.attention sdpa, or rft.engine trl"
+            )
         return self
 
     @model_validator(mode="after")

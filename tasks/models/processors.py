@@ -1,0 +1,41 @@
+"""Processors of pictures and text without the part for videos, which cannot be built without torchvision.
+
+Pictures need none, so ours are the stock classes without that part, with torchvision or not.
+"""
+
+import inspect
+
+from transformers import (
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+    Qwen2VLProcessor,
+    Qwen3VLProcessor,
+    SmolVLMProcessor,
+)
+from transformers.models.smolvlm import processing_smolvlm
+
+# Without the package num2words, which writes the length of a video in words, the class refuses pictures too.
+processing_smolvlm.num2words = processing_smolvlm.num2words or str
+
+
+def without_video(base: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """`base` with an image processor and a tokenizer only. It keeps its name: saved folders name the stock class."""
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+        base.__init__(self, image_processor, tokenizer, video_processor=None, chat_template=chat_template, **kwargs)
+
+    # transformers reads the parts of a processor, and what is stored of it, off the signature of its __init__
+    stock = inspect.signature(base.__init__)
+    kept = [parameter for name, parameter in stock.parameters.items() if name != "video_processor"]
+    __init__.__signature__ = stock.replace(parameters=kept)
+    # SmolVLM's own method asks the video processor for its rate
+    own = {"__init__": __init__, "apply_chat_template": ProcessorMixin.apply_chat_template}
+    return type(base.__name__, (base,), own)
+
+
+PROCESSORS = {
+    "qwen2_vl": without_video(Qwen2VLProcessor),
+    "qwen2_5_vl": without_video(Qwen2_5_VLProcessor),
+    "qwen3_vl": without_video(Qwen3VLProcessor),
+    "smolvlm": without_video(SmolVLMProcessor),
+}
