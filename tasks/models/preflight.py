@@ -92,7 +92,7 @@ def _check_padding(job: Job) -> None:
 
 
 def _check_gold(job: Job, question: Question, text: str) -> Grade:
-    """The grade of a gold answer `text`, as it is taught: it must survive the tokenizer, be read back, and earn 1 but for
+    """The grade of a gold answer as it is taught: `text` must survive the tokenizer, be read back, and earn 1 but for
     rounding.
     """
     tokenizer = tokenizer_of(job.processor)

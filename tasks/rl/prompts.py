@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from tasks.models.adapters import vision_parts
 
-
 # What a family's tower takes beside the pixels, and the dimension on which the pictures of several prompts are joined:
 # Qwen-VL's patches (patches, values), SmolVLM's tiles (1, tiles, channels, height, width).
 GRID, TILES = "image_grid_thw", "pixel_attention_mask"
@@ -46,7 +45,7 @@ def make_prompt(model: PreTrainedModel, encoded: dict[str, torch.Tensor], pictur
         positions = positions[:, 0].to(device)
     else:  # words count alike on all three axes of M-RoPE
         positions = torch.arange(ids.shape[1], device=device).expand(3 if mrope else 1, -1)
-    return Prompt(ids[0].to(device), positions, picture, pixels)
+    return Prompt(ids[0].to(device), positions, picture if pixels else None, pixels)
 
 
 class Pictures:

@@ -3,12 +3,9 @@
 import json
 
 import pytest
-import torch
-from peft import PeftModel
 
 from tasks import rft, sft
 from tasks.grade import grade
-from tasks.models.loading import load_model
 from tasks.models.training import Job
 from tasks.params import Params, Slice, WordsDataset, load_params
 from tasks.prepare import prepare
@@ -51,9 +48,11 @@ def twin(tmp_path_factory):
 def small(model, **model_keys) -> Params:
     params = load_params()
     changed = {
-        "sft": {**FEW, "epochs": None}, "warmup": {**FEW, "epochs": None}, "rft": {**ROLLOUTS, "warmup_steps": 0, "beta": 0.01},
+        "sft": {**FEW, "epochs": None},
+        "warmup": {**FEW, "epochs": None},
+        "rft": {**ROLLOUTS, "warmup_steps": 0, "beta": 0.01},
         "grade": {"max_new_tokens": 8, "batch_size": 4},
-    }  # fmt: skip
+    }
     sections = {name: getattr(params, name).model_copy(update=values) for name, values in changed.items()}
     model = type(model).model_validate({**model.model_dump(), **model_keys})
     return params.model_copy(update={**sections, "model": model})
