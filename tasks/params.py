@@ -226,13 +226,15 @@ class Grid(Section):
 
 class Report(Section):
     """`resamples` of the bootstrap; `confidence` of the intervals. A study that can well miss a difference in mean
-    reward of `relevant_difference` has too little data to say that none is shown.
+    reward of `relevant_difference` has too little data to say that none is shown. `published`: a table of a paper's
+    figures (tasks/reporting/published.yaml) that stands beside the results.
     """
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     relevant_difference: Annotated[float, Field(gt=0, lt=1)] = 0.05
     num_pictures: Count
+    published: str | None = None
 
 
 class Params(Section):
