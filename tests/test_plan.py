@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks import plan
@@ -77,6 +78,13 @@ def text_prompt(policy: Policy):
     return [type(prompts[0])(ids, positions)]
 
 
+def counted(run) -> int:
+    """What torch counts; it does not know the CPU's own attention kernel, so that of matrix products is taken."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run()
+    return counter.get_total_flops()
+
+
 @pytest.mark.parametrize(
     "changed", [{}, {"lora": LORA}, {"trained": "language"}], ids=["whole", "adapter", "frozen tower"]
 )
@@ -87,15 +95,13 @@ def test_operations_of_an_update_are_those_that_torch_counts(twins, family, chan
     params = twins[family].model_validate({**twins[family].model_dump(), **changed})
     policy, group = scored(params, family)
     sizes = shapes(params)
-    with FlopCounterMode(display=False) as counter:
-        logprobs, _ = policy.score([group])
-    forward = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter:
-        logprobs.sum().backward()
+    kept = []
+    forward = counted(lambda: kept.append(policy.score([group])[0]))
+    backward = counted(lambda: kept[0].sum().backward())
     told = flops.row(sizes, PROMPT, COMPLETION, NUM)
-    assert told == pytest.approx(forward, rel=0.02)
+    assert told == pytest.approx(forward, rel=0.01)
     both = flops.row(sizes, PROMPT, COMPLETION, NUM, Pass(1, True))
-    assert both == pytest.approx(forward + counter.get_total_flops(), rel=0.08)
+    assert both == pytest.approx(forward + backward, rel=0.08)
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm"])
@@ -111,9 +117,9 @@ def test_operations_of_the_tower_are_those_that_torch_counts(twins, family):
         side = math.isqrt(seen.patches)
         size = 3 * config.temporal_patch_size * config.patch_size**2
         pixels = {"pixel_values": torch.randn(seen.patches, size), "image_grid_thw": torch.tensor([[1, side, side]])}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.model.get_image_features(**pixels, return_dict=True)
-    assert flops.tower(sizes, seen, FORWARD) == pytest.approx(counter.get_total_flops(), rel=0.03)
+    with torch.no_grad():
+        found = counted(lambda: model.model.get_image_features(**pixels, return_dict=True))
+    assert flops.tower(sizes, seen, FORWARD) == pytest.approx(found, rel=0.01)
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen3", "llama"])
