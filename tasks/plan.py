@@ -30,6 +30,7 @@ KNOBS = {
     "rft": ("rft.micro_batch_tokens", "rft.prompts_per_step", "rft.num_generations", "grade.batch_size"),
     "sft": ("sft.batch_size", "grade.batch_size"),
 }
+STAGES = {"sft": memory.sft, "rft": memory.rft}
 Needed = Callable[[Params], Memory]
 
 
@@ -97,9 +98,14 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def memory_lines(params: Params, stage: str, needed: Needed, gpu: Gpu, processes: int) -> Iterator[str]:
+def memory_lines(params: Params, stage: str, load: Load, gpu: Gpu, processes: int) -> Iterator[str]:
     """What a process of a stage holds, whether it fits, and what makes it fit."""
-    found, there = needed(params), gpu.memory * USABLE
+    there = gpu.memory * USABLE
+
+    def needed(params: Params, sharded: bool = False) -> Memory:
+        return STAGES[stage](params, shapes(params.model), load, processes, sharded)
+
+    found = needed(params)
     held = {**found.kept, **found.moments[found.worst]}
     parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in held.items() if size)
     fits = found.peak <= there
@@ -109,7 +115,8 @@ def memory_lines(params: Params, stage: str, needed: Needed, gpu: Gpu, processes
     told = all_fixes(params, stage, needed, there)
     yield f"  fits with {', or '.join(told)}" if told else "  no two settings make it fit: take a smaller model"
     if processes > 1:
-        yield "  (weights, gradients and Adam divide by the processes where they are sharded: FSDP)"
+        share = needed(params, sharded=True).peak
+        yield f"  sharded over the processes (FSDP): {gigabytes(share)}, {'fits' if share <= there else 'does not fit'}"
 
 
 def report(params: Params, gpu_name: str, processes: int, load: Load, questions: tuple[int, int, int]) -> str:
@@ -122,8 +129,7 @@ def report(params: Params, gpu_name: str, processes: int, load: Load, questions:
         f"a prompt: {load.prompt:,} tokens, {load.picture.tokens:,} the picture's; an answer: {load.completion:,}",
         "",
         f"memory of a process, of which {gigabytes(gpu.memory * USABLE)} can be used:",
-        *memory_lines(params, "sft", lambda p: memory.sft(p, shapes(p.model), load, processes), gpu, processes),
-        *memory_lines(params, "rft", lambda p: memory.rft(p, shapes(p.model), load, processes), gpu, processes),
+        *(line for stage in STAGES for line in memory_lines(params, stage, load, gpu, processes)),
         "",
         f"{'':14}{'tokens':>12}{'PFLOPs':>12}{'seconds':>12}",
     ]
@@ -133,11 +139,11 @@ def report(params: Params, gpu_name: str, processes: int, load: Load, questions:
     stages = study.stages(*questions)
     rows |= {f"{name}, a run": cost for name, cost in stages.items()}
     rows["the study"] = study.total(stages)
-    lines += [line(name, cost) for name, cost in rows.items()]
+    lines += [cost_line(name, cost) for name, cost in rows.items()]
     return "\n".join([*lines, "", "Seconds are of a model of the machine that has not been checked on a GPU."])
 
 
-def line(name: str, cost: Cost) -> str:
+def cost_line(name: str, cost: Cost) -> str:
     return f"{name:14}{cost.tokens:12,.0f}{cost.flops / 1e15:12,.2f}{cost.seconds:12,.1f}"
 
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tasks import plan
 from tasks.models.adapters import learning
-from tasks.models.geometry import FOLDER
+from tasks.models.geometry import FOLDER, build_model, read_config
 from tasks.models.loading import load_model
 from tasks.params import Model, load_params
 from tasks.planning import flops, memory
@@ -102,6 +102,16 @@ def test_operations_of_an_update_are_those_that_torch_counts(twins, family, chan
     assert told == pytest.approx(forward, rel=0.01)
     both = flops.row(sizes, PROMPT, COMPLETION, NUM, Pass(1, True))
     assert both == pytest.approx(forward + backward, rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["Qwen2-VL-7B-Instruct", "Qwen2.5-VL-3B-Instruct", "Qwen3-VL-8B-Instruct"])
+def test_operations_at_the_published_size_are_those_that_torch_counts(name):
+    """On the device `meta`, where nothing is computed: to the last operation."""
+    model = build_model(read_config(name), torch.bfloat16, "meta")
+    ids, positions = (torch.zeros(shape, dtype=torch.long, device="meta") for shape in ((1, 128), (3, 1, 128)))
+    with torch.no_grad():
+        found = counted(lambda: model(input_ids=ids, position_ids=positions, use_cache=False))
+    assert flops.row(shapes(named(name)), 128, 0, 0, logits=128) == found
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm"])

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -38,8 +38,6 @@ def learning(model: PreTrainedModel, params: Model) -> PreTrainedModel | PeftMod
 
 def _with_adapter(model: PreTrainedModel, params: Model, parts: dict[str, nn.Module]) -> PeftModel:
     lora = params.lora
-    if lora.quantize:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     inside = "|".join(map(re.escape, parts)) or "$^"
     excluded = {  # of modules named model.visual.blocks.0.attn.qkv, model.language_model.layers.0.mlp.up_proj, ...
         "all": None,

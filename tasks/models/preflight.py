@@ -18,6 +18,7 @@ from tasks.models.training import Job
 # What the published weights of a family write boxes in (tasks.models.coordinates).
 CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
 MOST_CUT = 0.05  # a crowded picture or two may be too long
+LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
 
 class PreflightError(RuntimeError):
@@ -144,7 +145,13 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str
             "them is cut off without a reward: raise it",
             stacklevel=3,
         )
-    params = job.params.model
+    params, section = job.params.model, getattr(job.params, job.policy if job.policy in ("warmup", "sft") else "rft")
+    if params.lora is None and params.dtype != "float32" and section.learning_rate < LEAST_STEP:
+        warnings.warn(
+            f"model.dtype {params.dtype} rounds steps of learning rate {section.learning_rate:g} away where all weights "
+            f"are trained: take float32, or model.lora, whose adapter is held in float32",
+            stacklevel=3,
+        )
     if params.revision is None and not params.geometry and not Path(params.path).is_dir():
         warnings.warn(
             f"{params.path} without a revision: another day may bring other weights; give model.revision a commit",

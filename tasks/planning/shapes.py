@@ -1,6 +1,7 @@
 """Sizes of a model without its weights: built on torch's device `meta`, parameters are counted, never estimated."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from peft import PeftModel
@@ -73,6 +74,12 @@ def _shipped(model: Model) -> bool:
 
 def shapes(model: Model) -> Shapes:
     """Of the section `model`. What is quantized is counted as it was before."""
+    return _shapes(model.model_dump_json())
+
+
+@lru_cache
+def _shapes(section: str) -> Shapes:
+    model = Model.model_validate_json(section)
     config = config_of(model)
     built = build_model(config, torch.float32, "meta")
     total = built.num_parameters()

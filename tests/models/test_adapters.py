@@ -113,7 +113,7 @@ def test_four_bits_are_trained_on_and_the_adapter_is_merged_into_whole_weights(t
 
 
 def test_sizes_of_pictures_that_are_cut_into_tiles_are_refused(twins):
-    with pytest.raises(ValueError, match="pictures of smolvlm .* give null for both"):
+    with pytest.raises(ValueError, match=r"pictures of smolvlm .* give null for both"):
         load_processor(changed(twins["smolvlm"], max_pixels=1000))
     sizes = load_processor(changed(twins["qwen3_vl"], max_pixels=50176)).image_processor.size
     assert (sizes["shortest_edge"], sizes["longest_edge"]) == (3136, 50176)

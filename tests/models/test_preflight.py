@@ -133,3 +133,8 @@ def test_what_is_taught_is_what_the_template_makes_of_the_answer(make_job):
     spaced = job.processor.chat_template.replace("{{ part['text'] }}", " {{ part['text'] }}")
     job.processor.chat_template = spaced
     assert taught(job, question, text) == f" {text}"
+
+
+def test_steps_too_small_for_half_precision_are_told_of(make_job, model):
+    with pytest.warns(UserWarning, match=r"model\.dtype bfloat16 rounds steps of learning rate 1e-06 away"):
+        check(make_job(model={"dtype": "bfloat16"}, sft={"learning_rate": 1e-6}), model)

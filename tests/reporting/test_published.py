@@ -27,7 +27,7 @@ def test_the_report_shows_both_with_a_dash_where_the_paper_says_nothing(tmp_path
     assert "## Beside the published figures" in text and "Beside the published figures" in page
     rows = [line for line in text.split("Beside the published")[1].splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[:3] for row in rows[2:5]] == [
-        ["| 1", "Base", "0.430"], ["| 1", "SFT", "–"], ["| 1", "GRPO", "–"]
+        ["| 1", "Base", "0.430"], ["| 1", "SFT", "\N{EN DASH}"], ["| 1", "GRPO", "\N{EN DASH}"]
     ]  # fmt: skip
     assert "| 4 | GRPO | 0.543 | 0." in text and "arXiv 2503.01785" in page
     assert "published figures" not in plain(tmp_path)
