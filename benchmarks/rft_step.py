@@ -42,7 +42,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from tasks.data.questions import messages
 from tasks.data.records import Question, write_jsonl
 from tasks.graders.rubric import Grade
-from tasks.models.loading import PROCESSORS
+from tasks.models.processors import PROCESSORS
 from tasks.models.training import Job
 from tasks.params import load_params
 from tasks.rl.grpo import Grpo

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
+from tasks.schema.model import Model
 from tasks.schema.reward import (
     ClassificationReward,
     DetectionReward,
@@ -25,7 +26,7 @@ from tasks.schema.reward import (
 )
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
-__all__ += ["JobReward", "RankingReward", "Reward", "RewardModel"]
+__all__ += ["JobReward", "Model", "RankingReward", "Reward", "RewardModel"]
 
 ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
@@ -77,25 +78,6 @@ class Slice(Section):
     num_absent: Annotated[int, Field(ge=0)] = 0
     allow_fewer: bool = False
     categories: list[str] | None = None
-
-
-class Lora(Section):
-    r: Count
-    alpha: Positive
-    dropout: Share
-    target_modules: str  # a regular expression or 'all-linear', as PEFT takes it
-
-
-class Model(Section):
-    """`path` is a local folder or a hub id (then pin `revision`)."""
-
-    path: str
-    revision: str | None
-    dtype: Literal["float32", "bfloat16", "float16"]
-    min_pixels: Count | None
-    max_pixels: Count | None
-    coordinates: Literal["relative_1000", "absolute_resized", "absolute"]
-    lora: Lora | None
 
 
 def _holds_asked(prompt: str) -> str:
@@ -270,13 +252,15 @@ class Grid(Section):
 
 class Report(Section):
     """`resamples` of the bootstrap; `confidence` of the intervals. A study that can well miss a difference in mean
-    reward of `relevant_difference` has too little data to say that none is shown.
+    reward of `relevant_difference` has too little data to say that none is shown. `published`: a table of a paper's
+    figures (tasks/reporting/published.yaml) that stands beside the results.
     """
 
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     relevant_difference: Annotated[float, Field(gt=0, lt=1)] = 0.05
     num_pictures: Count
+    published: str | None = None
 
 
 class Params(Section):
@@ -302,6 +286,11 @@ class Params(Section):
             raise ValueError(
                 f"grid.matched {self.grid.matched} needs what GRPO spends, which rft.engine trl does not count: take "
                 "rft.engine kshot, or grid.matched data"
+            )
+        if self.rft.engine == "kshot" and self.model.attention != "sdpa":
+            raise ValueError(
+                f"model.attention {self.model.attention}: the engine kshot shares prefixes by an attention of its own, "
+                "over sdpa: take model.attention sdpa, or rft.engine trl"
             )
         return self
 

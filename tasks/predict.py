@@ -27,7 +27,7 @@ from tasks.graders.labels import parse_label
 from tasks.graders.parse import parse_detection
 from tasks.models.coordinates import Coordinates
 from tasks.models.generate import answer
-from tasks.models.loading import load_model, load_processor
+from tasks.models.loading import ADAPTER, load_model, load_processor
 from tasks.params import Params, ParamsError, load_params
 from tasks.reporting.pictures import draw, rft_layer
 
@@ -79,7 +79,7 @@ class Predictor:
     """A trained folder, or without one the base model of params.yaml, loaded to be asked about pictures."""
 
     def __init__(self, params: Params, folder: Path | None):
-        if folder is not None and not (folder / "config.json").is_file():
+        if folder is not None and not any((folder / name).is_file() for name in ("config.json", ADAPTER)):
             raise PredictError(
                 f"{folder}: no config.json, so no model; give a trained folder such as policies/sft-4-0, or none"
             )

@@ -18,9 +18,14 @@ from flows.compose import CONF
 pytestmark = pytest.mark.slow
 
 ROOT = CONF.parent
-EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+FILES = sorted((CONF / "experiment").rglob("*.yaml"))
+EXPERIMENTS = [str(file.relative_to(CONF / "experiment").with_suffix("")) for file in FILES]
 TWINS = {"fsod": "digits", "ovd": "digits_ovd", "fgvc": "digits_fgvc", "grounding": "digits_grounding", "mg": "digits"}
 TWINS |= {"reft": "stories", "reft_programs": "programs", "genes": "cases"}
+PAPER = {"coco8": "digits", "lvis6": "digits", "mg": "digits", "ovd": "digits_ovd", "fgvc": "digits_fgvc"}
+PAPER |= {"lisa": "digits_grounding", "gsm8k": "stories", "svamp": "stories", "mathqa": "stories"}
+TWINS |= {f"paper/visual_rft_{name}": twin for name, twin in PAPER.items()}
+TWINS |= {f"paper/reft_{name}": twin for name, twin in PAPER.items()} | {"paper/reft_gsm8k_programs": "programs"}
 TINY = [
     "model=tiny", "prompt=short", "slice=all", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single", "grid.k=[1]",
     "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12", "warmup.steps=1",

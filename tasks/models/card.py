@@ -39,7 +39,7 @@ later: report/report.md of the study.
 ```python
 from transformers import AutoProcessor, {auto}
 
-model = {auto}.from_pretrained(".")
+{load}
 processor = AutoProcessor.from_pretrained(".")  # Qwen-VL: needs torchvision
 ```
 
@@ -50,6 +50,14 @@ Boxes are in `{coordinates}` units (tasks/models/coordinates.py). `python -m tas
 It learned from {num_labelled} labelled examples, with one prompt a task; nothing is known of other prompts and other
 categories, and one seed says nothing about another training run. Licence: the base model's ({license}).
 """
+
+
+WHOLE = 'model = {auto}.from_pretrained(".")'
+ADAPTER = """from peft import PeftModel
+
+model = {auto}.from_pretrained("{path}")
+# where there is a folder `under`, first: model = PeftModel.from_pretrained(model, "under").merge_and_unload()
+model = PeftModel.from_pretrained(model, ".")"""
 
 
 def licence(origin: str | Path) -> str:
@@ -78,12 +86,15 @@ def model_card(model: Model, origin: str | Path, history: dict, command: str, se
         tags=["kshot-rft", history["policy"]],
     )
     told = {name: history[name] for name in ("policy", "k", "seed", "num_labelled", "train_sha256")}
+    auto = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
+    alone = model.lora is not None and model.lora.output == "adapter"
     text = TEXT.format(
         **told,
+        load=(ADAPTER if alone else WHOLE).format(auto=auto, path=model.path),
         base=f"{model.path}@{model.revision}" if model.revision else model.path,
         command=command,
         numbers="\n".join(f"| {name} | {value} |" for name, value in numbers(history).items()),
-        auto="AutoModelForImageTextToText" if sees else "AutoModelForCausalLM",
+        auto=auto,
         coordinates=model.coordinates,
         license=front.license,
     )

@@ -18,10 +18,11 @@ from tasks.params import Prompt
 
 def control_tokens(processor: ProcessorMixin) -> list[int]:
     """Tokens that an answer must never hold (`<|image_pad|>`, `<|im_start|>`, ...): every special one but the end of
-    turn.
+    turn, those too that the tokenizer has no role for (Llama 3's `<|start_header_id|>`).
     """
     tokenizer = tokenizer_of(processor)
-    return sorted(set(tokenizer.all_special_ids) - {tokenizer.eos_token_id})
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted({*tokenizer.all_special_ids, *added} - {tokenizer.eos_token_id})
 
 
 def encode(
@@ -31,8 +32,9 @@ def encode(
     pool: Path,
     completions: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """A left-padded batch: input_ids and attention_mask (B, T) and, of pictures, pixel_values and image_grid_thw. With
-    `completions` each prompt is followed by its own.
+    """A left-padded batch: input_ids and attention_mask (B, T) and, of pictures, what the family's tower takes:
+    pixel_values with image_grid_thw (Qwen-VL) or pixel_attention_mask (SmolVLM). With `completions` each prompt is
+    followed by its own.
     """
     texts = [
         processor.apply_chat_template(messages(prompt, q), add_generation_prompt=True, tokenize=False) + completion

@@ -2,11 +2,13 @@
 
 import dataclasses
 import warnings
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from tasks.data.questions import messages
 from tasks.data.records import Question
 from tasks.graders.rubric import Grade
 from tasks.models.generate import encode
@@ -16,6 +18,7 @@ from tasks.models.training import Job
 # What the published weights of a family write boxes in (tasks.models.coordinates).
 CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
 MOST_CUT = 0.05  # a crowded picture or two may be too long
+LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
 
 class PreflightError(RuntimeError):
@@ -28,7 +31,7 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)
-    pairs = job.gold_pairs()
+    pairs = [(question, taught(job, question, text)) for question, text in job.gold_pairs()]
     # a job's rewards have a scale of their own
     grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
     _warn(job, base, grades, [text for _, text in pairs])
@@ -39,14 +42,45 @@ def _check_image_tokens(job: Job, model: PreTrainedModel) -> None:
     """As many places in the prompt as the tower gives features for the first picture."""
     encoded = encode(job.processor, job.params.prompt, job.train[:1], job.pool)
     places = int((encoded["input_ids"] == model.config.image_token_id).sum())
-    pixels, grid = (encoded[name].to(model.device) for name in ("pixel_values", "image_grid_thw"))
-    features = sum(map(len, model.model.get_image_features(pixels, grid, return_dict=True).pooler_output))
+    taken = ("pixel_values", "image_grid_thw", "pixel_attention_mask")
+    pixels = {name: encoded[name].to(model.device) for name in taken if name in encoded}
+    features = sum(map(len, model.model.get_image_features(**pixels, return_dict=True).pooler_output))
     if places != features:
         raise PreflightError(
             f"{job.params.model.path}: the prompt has {places} image tokens for {job.train[0].image}, of which the "
             f"model makes {features} features; its processor and its weights are not of one model (image_token_id, "
             "patch_size, merge_size): copy both from the same one"
         )
+
+
+def taught(job: Job, question: Question, text: str) -> str:
+    """What SFT teaches for a gold answer `text`: what the chat template makes of it, up to the end of the turn.
+
+    Raises `PreflightError` where the template is missing, drops the question, or does not go on from what the model
+    reads when it answers.
+    """
+    path, processor, asked = job.params.model.path, job.processor, messages(job.params.prompt, question)
+    said = [{"type": "text", "text": text}] if question.image is not None else text
+    try:
+        prompt = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    except ValueError as error:
+        raise PreflightError(
+            f"{path}: no chat template ({error}); take the instruction-tuned model, or add one"
+        ) from None
+    whole = processor.apply_chat_template([*asked, {"role": "assistant", "content": said}], tokenize=False)
+    content = asked[-1]["content"]
+    words = content if isinstance(content, str) else content[-1]["text"]
+    if words.strip() not in prompt:
+        raise PreflightError(
+            f"{path}: its chat template drops the question {words[:200]!r}: {prompt[:200]!r}; correct it"
+        )
+    completion, end = whole.removeprefix(prompt), tokenizer_of(processor).eos_token
+    if completion == whole or end not in completion:
+        raise PreflightError(
+            f"{path}: its chat template does not go on from the prompt {prompt[-100:]!r} with an answer that ends in "
+            f"{end!r}, but with {whole[-200:]!r}: correct the template or the tokenizer's eos_token"
+        )
+    return completion.partition(end)[0]
 
 
 def _check_padding(job: Job) -> None:
@@ -59,7 +93,9 @@ def _check_padding(job: Job) -> None:
 
 
 def _check_gold(job: Job, question: Question, text: str) -> Grade:
-    """The grade of a gold answer `text`: it must survive the tokenizer, be read back, and earn 1 but for rounding."""
+    """The grade of a gold answer as it is taught: `text` must survive the tokenizer, be read back, and earn 1 but for
+    rounding.
+    """
     tokenizer = tokenizer_of(job.processor)
     name, reward = f"{question.record_id}, {question.task} {question.asked!r}", f"reward.{question.task}"
     decoded = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
@@ -107,6 +143,18 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str
         warnings.warn(
             f"{cut} of {len(texts)} gold answers do not fit in grade.max_new_tokens {most}, and a policy that writes "
             "them is cut off without a reward: raise it",
+            stacklevel=3,
+        )
+    params, section = job.params.model, getattr(job.params, job.policy if job.policy in ("warmup", "sft") else "rft")
+    if params.lora is None and params.dtype != "float32" and section.learning_rate < LEAST_STEP:
+        warnings.warn(
+            f"model.dtype {params.dtype} rounds steps of learning rate {section.learning_rate:g} away where whole "
+            "weights learn: take float32, or model.lora, whose adapter is held in float32",
+            stacklevel=3,
+        )
+    if params.revision is None and not params.geometry and not Path(params.path).is_dir():
+        warnings.warn(
+            f"{params.path} without a revision: another day may bring other weights; give model.revision a commit",
             stacklevel=3,
         )
     convention = CONVENTIONS.get(model.config.model_type, job.params.model.coordinates)

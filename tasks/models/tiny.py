@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen3VLConfig,
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tasks.data.scenes import SIDE
-from tasks.models.loading import PROCESSORS
+from tasks.models.processors import PROCESSORS
 
 PATCH, MERGE = 14, 2
 NUM_IMAGE_TOKENS = (SIDE // PATCH // MERGE) ** 2

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import torch
 from datasets import Dataset, Image
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
 from tasks.data.questions import conversation, fill
@@ -18,6 +18,7 @@ from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
+from tasks.models.adapters import learning, save_weights
 from tasks.models.budget import Budget, Matched
 from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
@@ -78,17 +79,12 @@ class Job:
         self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool, self.params.reward)
         self.grader = self.coordinates.reading(make_grader(self.params.reward))
 
-    def load(self) -> PreTrainedModel:
-        """The initial weights, with a fresh LoRA adapter when the parameters ask for one."""
+    def load(self) -> PreTrainedModel | PeftModel:
+        """The initial weights with what is to learn, a fresh adapter where the parameters ask for one."""
+        params = self.params.model
+        model = load_model(params, self.init, quantize=bool(params.lora and params.lora.quantize))
         torch.manual_seed(self.seed)
-        model = load_model(self.params.model, self.init)
-        lora = self.params.model.lora
-        if lora is None:
-            return model
-        config = LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules
-        )
-        return get_peft_model(model, config)
+        return learning(model, params)
 
     def validation(
         self, every: int, patience: int | None = None, max_kl: float | None = None, keep: int = 1
@@ -166,17 +162,16 @@ class Job:
         }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
-        """A plain Hugging Face folder (LoRA merged) with the best weights, history.json with what `steps` tell, a model
-        card, of an imported job events.jsonl, and checkpoints/step-N where several were kept (with LoRA, the adapter).
+        """A plain Hugging Face folder with the best weights (of an adapter, as model.lora.output says), history.json
+        with what `steps` tell, a model card, of an imported job events.jsonl, and checkpoints/step-N where several were
+        kept (with LoRA, the adapter).
         """
         budget = {"budget": self.budget.row(model)} if self.budget else {}
         out.mkdir(parents=True)
         if validation is not None:
             self._save_checkpoints(model, out / "checkpoints", validation)
             validation.restore(model)
-        if isinstance(model, PeftModel):
-            model = model.merge_and_unload()
-        model.save_pretrained(out)
+        save_weights(model, self.params.model, self.init, out)
         self.processor.save_pretrained(out)
         manifest = json.loads((self.slice / "manifest.json").read_text())
         history = {

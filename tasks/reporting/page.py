@@ -16,6 +16,7 @@ from tasks.reporting import fairness, words
 from tasks.reporting.cases import Picture, View
 from tasks.reporting.compare import Comparison
 from tasks.reporting.provenance import commit, hashes, versions
+from tasks.reporting.published import published
 from tasks.reporting.selection import Case, Outcome
 from tasks.reporting.study import Study
 from tasks.reporting.tables import COSTS, costs, failures
@@ -97,6 +98,7 @@ def context(
         "truth": words.truth,
         "plots": plots,
         "training": training,
+        "published": published(params.report.published, comparisons),
         "costs": costs(study),
         "cost_headings": COSTS,
         "interval": f"{words.percent(params.report.confidence)} interval",

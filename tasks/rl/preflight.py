@@ -65,7 +65,7 @@ def _check_logprobs(policy: Policy, job: Job, prompt: Prompt, completion: torch.
         policy.pictures.encode([prompt])
         plain = _plain(policy, encoded, completion)
         shared, _ = policy.score([Group(prompt, [completion, completion], {})])
-        grey = {name: torch.zeros_like(x) if name == "pixel_values" else x for name, x in encoded.items()}
+        grey = {name: torch.full_like(x, 0.5) if name == "pixel_values" else x for name, x in encoded.items()}
         unseen = prompt.picture is not None and torch.equal(_plain(policy, grey, completion), plain)
     difference = (shared - plain.repeat(2)).abs().max().item()
     if not difference <= TOLERANCE[policy.base.dtype]:

@@ -1,11 +1,17 @@
-"""Prompts as the models take them: token ids, M-RoPE positions, and pictures encoded once."""
+"""Prompts as the models take them: token ids, positions, and pictures encoded once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import torch
 from transformers import PreTrainedModel
+
+from tasks.models.adapters import vision_parts
+
+# What a family's tower takes beside the pixels, and the dimension on which the pictures of several prompts are joined:
+# Qwen-VL's patches (patches, values), SmolVLM's tiles (1, tiles, channels, height, width).
+GRID, TILES = "image_grid_thw", "pixel_attention_mask"
 
 
 @dataclass(frozen=True)
@@ -13,29 +19,33 @@ class Prompt:
     """One prompt without padding. `picture` names its picture: prompts with the same name share the features."""
 
     input_ids: torch.Tensor  # (P,)
-    positions: torch.Tensor  # (3, P), or (1, P) for a text model
+    positions: torch.Tensor  # (3, P), or (1, P) for a model without M-RoPE
     picture: str | None = None
-    pixel_values: torch.Tensor | None = None  # (patches, channels x patch pixels)
-    grid: torch.Tensor | None = None  # (1, 3) time, height, width in patches
+    pixels: dict[str, torch.Tensor] = field(default_factory=dict)  # what `get_image_features` takes
 
 
 def make_prompt(model: PreTrainedModel, encoded: dict[str, torch.Tensor], picture: str | None = None) -> Prompt:
-    """From a processor's or tokenizer's output for ONE prompt, (1, P) without padding. `model` is without PEFT."""
+    """From a processor's or tokenizer's output for ONE prompt, (1, P) without padding. `model` is without PEFT.
+
+    ValueError for a family whose pictures come in a form that is not known here.
+    """
     device = model.device
     ids = encoded["input_ids"]
-    if "pixel_values" not in encoded:
-        axes = 3 if hasattr(model.model, "get_rope_index") else 1  # M-RoPE counts words alike on all three
-        return Prompt(ids[0].to(device), torch.arange(ids.shape[1], device=device).expand(axes, -1))
-    positions, _ = model.model.get_rope_index(
-        ids, mm_token_type_ids=encoded["mm_token_type_ids"], image_grid_thw=encoded["image_grid_thw"]
-    )
-    return Prompt(
-        ids[0].to(device),
-        positions[:, 0].to(device),
-        picture,
-        encoded["pixel_values"].to(device),
-        encoded["image_grid_thw"].to(device),
-    )
+    pixels = {name: encoded[name].to(device) for name in ("pixel_values", GRID, TILES) if name in encoded}
+    if pixels and len(pixels) != 2:
+        raise ValueError(
+            f"{model.config.model_type}: its pictures come as {sorted(encoded)}, without {GRID} or {TILES}; the engine "
+            "kshot knows Qwen-VL's and SmolVLM's: take rft.engine trl"
+        )
+    mrope = hasattr(model.model, "get_rope_index")
+    if GRID in pixels and mrope:
+        positions, _ = model.model.get_rope_index(
+            ids, mm_token_type_ids=encoded["mm_token_type_ids"], image_grid_thw=encoded[GRID]
+        )
+        positions = positions[:, 0].to(device)
+    else:  # words count alike on all three axes of M-RoPE
+        positions = torch.arange(ids.shape[1], device=device).expand(3 if mrope else 1, -1)
+    return Prompt(ids[0].to(device), positions, picture if pixels else None, pixels)
 
 
 class Pictures:
@@ -46,11 +56,8 @@ class Pictures:
     """
 
     def __init__(self, model: PreTrainedModel, frozen: bool | None = None):
-        tower = getattr(model.model, "visual", None)
-        self._inner = model.model
-        self._frozen = (
-            frozen if frozen is not None else tower is None or not any(p.requires_grad for p in tower.parameters())
-        )
+        learns = any(p.requires_grad for part in vision_parts(model).values() for p in part.parameters())
+        self._inner, self._frozen = model.model, not learns if frozen is None else frozen
         self._features: dict[str, list[torch.Tensor]] = {}  # the last layer's, then each deepstack layer's
         self._outputs: list[torch.Tensor] = []
         self._leaves: list[torch.Tensor] = []
@@ -62,12 +69,14 @@ class Pictures:
         new = {p.picture: p for p in prompts if p.picture is not None and p.picture not in self._features}
         if not new:
             return
+        joined = _joined([p.pixels for p in new.values()])
+        places = [int((p.input_ids == self._inner.config.image_token_id).sum()) for p in new.values()]
         with torch.set_grad_enabled(not self._frozen):
-            pixels, grids = (torch.cat([getattr(p, name) for p in new.values()]) for name in ("pixel_values", "grid"))
-            output = self._inner.get_image_features(pixels, grids, return_dict=True)
+            output = self._inner.get_image_features(**joined, return_dict=True)
             layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or [])]
+            split = [torch.cat(list(layer)).split(places) for layer in layers]
         for number, name in enumerate(new):
-            features = [layer[number] for layer in layers]
+            features = [layer[number] for layer in split]
             leaves = [f.detach().requires_grad_(not self._frozen) for f in features]
             self._features[name] = leaves
             self._outputs += features
@@ -90,3 +99,8 @@ class Pictures:
         if used:
             torch.autograd.backward(*map(list, zip(*used, strict=True)))
         self._outputs, self._leaves = [], []
+
+
+def _joined(pixels: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What the tower takes for the pictures of several prompts together."""
+    return {name: torch.cat([each[name] for each in pixels], dim=int(TILES in pixels[0])) for name in pixels[0]}

@@ -9,7 +9,8 @@ from flows.compose import CONF, compose, main, render
 from tasks.params import load_params
 
 ROOT = CONF.parent
-EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+FILES = sorted((CONF / "experiment").rglob("*.yaml"))
+EXPERIMENTS = [str(file.relative_to(CONF / "experiment").with_suffix("")) for file in FILES]  # paper/visual_rft_ovd
 TINY = ["grid=single", "dataset=digits", "model=tiny", "sft=tiny", "sft@warmup=tiny", "rft=tiny"]
 
 
@@ -27,7 +28,7 @@ def test_every_option_of_a_group_is_valid(group):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_full_and_tiny_and_says_how_to_run_it(experiment):
-    assert compose([f"+experiment={experiment}"])["study"] == experiment
+    assert compose([f"+experiment={experiment}"])["study"] == experiment.replace("/", "_")
     assert compose([f"+experiment={experiment}", *TINY])["model"]["path"] == "models/tiny"
     assert f"python -m flows.sweep +experiment={experiment}" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
 

@@ -88,3 +88,13 @@ def test_a_base_model_that_is_not_here_and_a_run_without_steps(saved):
     assert "best val reward" not in text and "Qwen/Qwen2-VL-2B-Instruct@abc" in text
     assert "AutoModelForCausalLM" in text and "AutoModelForImageTextToText" not in text
     assert load_model(params.model, saved[2]).num_parameters() > 0
+
+
+def test_an_adapters_card_says_what_it_is_put_on(saved):
+    lora = {"r": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": "all-linear", "output": "adapter"}
+    raw = load_params().model.model_dump()
+    model = type(load_params().model).model_validate({**raw, "path": "Qwen/Qwen3-0.6B", "lora": lora})
+    history = json.loads((saved[2] / "history.json").read_text())
+    text = model_card(model, model.path, history, "true", sees=False)
+    assert 'AutoModelForCausalLM.from_pretrained("Qwen/Qwen3-0.6B")' in text
+    assert 'PeftModel.from_pretrained(model, ".")' in text and 'from_pretrained(".")\nprocessor' not in text

@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from tasks import sft
-from tasks.models.preflight import PreflightError, check
+from tasks.models.preflight import PreflightError, check, taught
 from tasks.models.training import Job
 from tasks.params import load_params
 
@@ -95,3 +95,46 @@ def test_gold_too_long_to_be_generated_is_told_of(make_job, model):
 def test_units_that_the_family_does_not_write_are_told_of(make_job, model):
     with pytest.warns(UserWarning, match="qwen3_vl writes boxes as relative_1000"):
         check(make_job(model={"coordinates": "absolute_resized"}), model)
+
+
+def test_a_revision_that_is_not_pinned_is_told_of(make_job, model):
+    job = make_job()
+    job.params = job.params.model_copy(
+        update={"model": job.params.model.model_copy(update={"path": "Qwen/Qwen3-0.6B"})}
+    )
+    with pytest.warns(UserWarning, match=r"Qwen/Qwen3-0\.6B without a revision: .* give model\.revision a commit"):
+        check(job, model)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "no chat template .* take the instruction-tuned model"),
+        ("{{ 'user: <|vision_start|><|image_pad|><|vision_end|>' }}", "drops the question"),
+        (
+            "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}",
+            "does not go on from the prompt .* <\\|im_end",
+        ),
+    ],
+    ids=["none", "without the question", "without an end of turn"],
+)
+def test_a_chat_template_that_teaches_something_else_is_refused(make_job, template, message):
+    job = make_job()
+    job.processor.chat_template = job.processor.tokenizer.chat_template = template
+    question, text = job.gold_pairs()[0]
+    with pytest.raises(PreflightError, match=message):
+        taught(job, question, text)
+
+
+def test_what_is_taught_is_what_the_template_makes_of_the_answer(make_job):
+    job = make_job()
+    question, text = job.gold_pairs()[0]
+    assert taught(job, question, text) == text
+    spaced = job.processor.chat_template.replace("{{ part['text'] }}", " {{ part['text'] }}")
+    job.processor.chat_template = spaced
+    assert taught(job, question, text) == f" {text}"
+
+
+def test_steps_too_small_for_half_precision_are_told_of(make_job, model):
+    with pytest.warns(UserWarning, match=r"model\.dtype bfloat16 rounds steps of learning rate 1e-06 away"):
+        check(make_job(model={"dtype": "bfloat16"}, sft={"learning_rate": 1e-6}), model)

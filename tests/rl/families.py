@@ -2,6 +2,8 @@
 
 import torch
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
@@ -10,12 +12,15 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 
 from tasks.rl.prompts import make_prompt
 
 VOCABULARY, EOS, IMAGE, VIDEO, VISION_START = 64, 1, 60, 61, 62
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3")
+TEXT_FAMILIES = ("qwen3", "llama")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", *TEXT_FAMILIES)
 TEXT = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, pad_token_id=0, eos_token_id=EOS,
@@ -44,6 +49,16 @@ def make_model(family: str) -> torch.nn.Module:
         )  # fmt: skip
         text = {**TEXT, "head_dim": 8, "rope_parameters": {**ROPE, "mrope_interleaved": True}}
         model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **TOKENS))
+    elif family == "smolvlm":
+        vision = dict(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16,
+            patch_size=4, initializer_range=0.2,
+        )  # fmt: skip
+        text = {**TEXT, "model_type": "llama"}
+        config = SmolVLMConfig(text_config=text, vision_config=vision, scale_factor=2, image_token_id=IMAGE)
+        model = SmolVLMForConditionalGeneration(config)
+    elif family == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**TEXT))
     else:
         model = Qwen3ForCausalLM(Qwen3Config(**TEXT, head_dim=8))
     return model.eval()
@@ -53,8 +68,15 @@ def encoded(family: str, number: int) -> dict[str, torch.Tensor]:
     """What a processor gives for prompt `number`: lengths and pictures differ."""
     generator = torch.Generator().manual_seed(number)
     before, after = (torch.randint(2, 50, (1, 3 + number), generator=generator) for _ in range(2))
-    if family == "qwen3":
+    if family in TEXT_FAMILIES:
         return {"input_ids": torch.cat([before, after], dim=1)}
+    if family == "smolvlm":  # 1, 2, ... tiles of 4 tokens
+        tokens = torch.tensor([[VISION_START, *[IMAGE] * 4] * (1 + number)])
+        return {
+            "input_ids": torch.cat([before, tokens, after], dim=1),
+            "pixel_values": torch.randn(1, 1 + number, 3, 16, 16, generator=generator),
+            "pixel_attention_mask": torch.ones(1, 1 + number, 16, 16, dtype=torch.long),
+        }
     height, width = 2 * (1 + number), 4
     num = height * width // 4
     ids = torch.cat([before, torch.tensor([[VISION_START, *[IMAGE] * num, 63]]), after], dim=1)

@@ -43,7 +43,7 @@ def their_inputs(groups) -> dict:
     completion_ids = padded(completions)
     mask = padded([torch.ones(n, dtype=torch.long) for n in lengths])
     types = padded([(p.input_ids == 5).long() for p in prompts], side="left")
-    assert types.sum() == sum(int(p.grid.prod()) // 4 for p in prompts)
+    assert types.sum() == sum(int(p.pixels["image_grid_thw"].prod()) // 4 for p in prompts)
 
     def tokens(name):
         return padded([*get_tokens(groups, name).split(lengths)])
@@ -53,8 +53,8 @@ def their_inputs(groups) -> dict:
         "prompt_mask": padded([torch.ones_like(p.input_ids) for p in prompts], side="left"),
         "completion_ids": completion_ids,
         "completion_mask": mask,
-        "pixel_values": torch.cat([p.pixel_values for p in prompts]),
-        "image_grid_thw": torch.cat([p.grid for p in prompts]),
+        "pixel_values": torch.cat([p.pixels["pixel_values"] for p in prompts]),
+        "image_grid_thw": torch.cat([p.pixels["image_grid_thw"] for p in prompts]),
         "num_images": [1] * len(prompts),
         "mm_token_type_ids": torch.cat([types, torch.zeros_like(completion_ids)], dim=1),
         "advantages": tokens("advantages")[:, 0],

@@ -6,7 +6,7 @@ import torch
 from tasks.rl.logprobs import hidden_states, token_logprobs
 from tasks.rl.prefix import pack, use_prefix_attention
 from tasks.rl.prompts import Pictures
-from tests.rl.families import FAMILIES, encoded, make_model, make_prompts
+from tests.rl.families import FAMILIES, TEXT_FAMILIES, encoded, make_model, make_prompts
 
 LENGTHS = ((5, 1, 7), (2, 9), (4, 4, 3))
 TEMPERATURE = 1.3
@@ -67,8 +67,11 @@ def test_a_shared_prefix_changes_neither_logprobs_nor_gradients(family, splits):
     logprobs = shared_logprobs(shared, family, completions, splits)
     torch.testing.assert_close(logprobs, expected, rtol=0, atol=1e-5)
     others = dict(shared.named_parameters())
-    assert any("visual" in name for name in others) == (family != "qwen3")
+    assert any("vis" in name for name in others) == (family not in TEXT_FAMILIES)
     for name, parameter in plain.named_parameters():
         scale = parameter.grad.abs().max()
         assert scale > 0, name
+        if family == "smolvlm" and "vision" in name and name.endswith("k_proj.bias"):
+            assert scale < 1e-6  # without rotation it adds the same to every score, so its gradient is rounding alone
+            continue
         assert (others[name].grad - parameter.grad).abs().max() <= 1e-5 * scale.clamp(min=1e-3), name
