@@ -118,15 +118,18 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         answered = dict(zip(questions, rows, strict=True))
         rows = limited(everything, answered, limit or seen(rows), grader)
     write_jsonl(out / "predictions.jsonl", rows)
+    return {**metrics_of(rows, params, pool), "seconds": round(time.time() - began, 1)}
+
+
+def metrics_of(rows: list[dict], params: Params, pool: Path) -> dict:
     return {
         "tasks": tasks_of(rows),
-        "existence": mode,
+        "existence": params.grade.existence,
         "num_questions": len(rows),
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
         **task_metrics(rows, params.slice.categories, frequencies(pool)),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
-        "seconds": round(time.time() - began, 1),
     }
 
 

@@ -28,7 +28,7 @@ def detected(rng, num_pictures=20, skill=0.7):
             x, y = rng.uniform(0, 700, 2)
             box, junk = [x, y, x + 200, y + 200], [0, 900, 50, 950]
             boxes = ([box] if rng.random() < skill else []) + ([junk] if rng.random() < 0.5 else [])
-            stated = {"boxes": boxes, "confidences": rng.random(len(boxes)).tolist()}
+            stated = {"ignore": [], "exhaustive": True, "boxes": boxes, "confidences": rng.random(len(boxes)).tolist()}
             rows.append({"record_id": f"{picture:03}", "asked": asked, "gold": [box]} | stated)
     return rows
 
