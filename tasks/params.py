@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
+from tasks.schema.launch import Launch, shared_out
 from tasks.schema.model import Model
 from tasks.schema.reward import (
     ClassificationReward,
@@ -277,6 +278,9 @@ class Params(Section):
     grade: Grade
     grid: Grid
     report: Report
+    launch: Launch
+
+    _shares = model_validator(mode="after")(shared_out)
 
     @model_validator(mode="after")
     def _engine_has_the_algorithms(self):

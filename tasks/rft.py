@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from tasks import launch
 from tasks.models import pause
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.training import Job
@@ -36,14 +37,15 @@ def main() -> None:
     parser.add_argument("--init", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, ROOT)
-    try:
-        model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
-    except pause.Paused as paused:
-        print(paused, file=sys.stderr)
-        sys.exit(pause.EXIT_CODE)
-    job.save(model, args.out, validation, steps)
-    Checkpoints(ROOT, job).clear()
+    with launch.joined(params.launch, "tasks.rft"):
+        job = Job(params, args.algorithm, args.pool, args.slice, args.init, args.seed, ROOT)
+        try:
+            model, validation, steps = ENGINES[params.rft.engine, args.algorithm](job)
+        except pause.Paused as paused:
+            print(paused, file=sys.stderr)
+            sys.exit(pause.EXIT_CODE)
+        job.save(model, args.out, validation, steps)
+        Checkpoints(ROOT, job).clear()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 `python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: the
 short one that RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only;
 the target is the gold answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights
-kept are those that do best on val by the same grader that RFT is rewarded by.
+kept are those that do best on val by the same grader that RFT is rewarded by. Several processes (`tasks.launch`, by
+accelerate's DDP) go through the batches of one, and each takes its part of every batch.
 
 `--matched flops --warmup policies/warmup-4-0 --rft policies/grpo-4-0` (stage `sft_matched`, grid.matched) trains for as
 many steps as the FLOPs of that RFT run pay for; `--matched steps`, for as many as it took. What RFT spends is known
@@ -12,13 +13,16 @@ only when it has been spent (`tasks.models.budget.Matched`), so this stage waits
 
 import argparse
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -29,8 +33,9 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from tasks import launch
 from tasks.data.records import Question
-from tasks.models import preflight
+from tasks.models import preflight, processes
 from tasks.models.budget import Budget, Matched
 from tasks.models.checkpoint import ROOT, Checkpoints
 from tasks.models.generate import encode
@@ -53,14 +58,15 @@ class Resuming(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        own = {"validation": self._validation.state_dict(), "budget": asdict(self._job.budget.of_all())}
 
         def write(folder: Path) -> None:
             shutil.copytree(written, folder, dirs_exist_ok=True)
-            own = {"validation": self._validation.state_dict(), "budget": asdict(self._job.budget)}
             torch.save({**own, "seconds": time.time() - self._job.began}, folder / OWN)
 
-        self._checkpoints.save(state.global_step, write)
-        shutil.rmtree(written)
+        self._checkpoints.save(state.global_step, write)  # of_all: every process has written its files
+        if processes.rank() == 0:
+            shutil.rmtree(written)
 
     def begun(self) -> str | None:
         """The folder to go on from, with our state loaded; None at the beginning."""
@@ -69,9 +75,49 @@ class Resuming(TrainerCallback):
             return None
         own = torch.load(folder / OWN, weights_only=True)
         self._validation.load_state_dict(own["validation"])
-        self._job.budget = Budget(**own["budget"])
+        if processes.rank() == 0:  # the others count from here on
+            self._job.budget = Budget(**own["budget"])
         self._job.began = time.time() - own["seconds"]
         return str(folder)
+
+
+class Shared(SFTTrainer):
+    """Every process goes through the batches of one process, of which `share` takes its rows: accelerate's own way of
+    sharing out would fill up the last batch of an epoch with rows of the first.
+    """
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = super().get_train_dataloader()
+        if processes.world() > 1:
+            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        return loader
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """What the loss is a mean over: tokens of all processes, where the Trainer would take a mean of their means."""
+        if processes.world() == 1:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        num = sum(int((batch["labels"] != -100).sum()) for batch in batch_samples)
+        return torch.tensor(sum(processes.gather([num])), device=device)
+
+
+def share(collate: Callable[[list], dict]) -> Callable[[list], dict]:
+    """`collate` of this process's part of the rows; of none, a row that teaches nothing, so that it takes part."""
+
+    def collate_own(rows: list) -> dict:
+        if own := processes.own(rows):
+            return collate(own)
+        batch = collate(rows[:1])
+        return {**batch, "labels": torch.full_like(batch["labels"], -100)}
+
+    return collate_own
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for the Trainer's files: one for all processes, where each of them writes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield processes.of_main(scratch)
+        processes.wait()
 
 
 def train(job: Job, params: Sft, out: Path) -> None:
@@ -109,9 +155,11 @@ def fit(
     batch_size: int, validation: Validation,
 ) -> list[dict]:  # fmt: skip
     """`steps` supervised batches of questions and answers, or on from the job's checkpoint; the metrics of each."""
+    if job.params.launch.backend == "fsdp":
+        print("launch.backend fsdp: supervised steps run as with ddp, the model whole in each process", file=sys.stderr)
     rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     job.budget = Budget()
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         options = job.trainer_options(params, steps, scratch)
         callbacks, begun = [validation], None
         if job.checkpoints:
@@ -119,10 +167,12 @@ def fit(
             callbacks, begun = [validation, resuming], resuming.begun()
             options |= {"save_strategy": "steps", "save_steps": params.eval_steps}
         config = SFTConfig(**options, per_device_train_batch_size=batch_size, max_length=None)
-        trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
+        trainer = Shared(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
+        trainer.data_collator = share(trainer.data_collator)
         trainer.remove_callback(PrinterCallback)
         job.budget.watch(model)
         trainer.train(resume_from_checkpoint=begun)
+    job.budget = job.budget.of_all()
     return curves(trainer.state.log_history)
 
 
@@ -144,11 +194,12 @@ def main(policy: str = "sft") -> None:
         parser.add_argument("--rft", type=Path)
     args = parser.parse_args()
     params: Params = load_params()
-    job = Job(params, policy, args.pool, args.slice, None, args.seed, ROOT)
-    if getattr(args, "matched", None):
-        job.matched = Matched(args.matched, args.warmup, args.rft)
-    train(job, getattr(params, policy), args.out)
-    Checkpoints(ROOT, job).clear()
+    with launch.joined(params.launch, f"tasks.{policy}"):
+        job = Job(params, policy, args.pool, args.slice, None, args.seed, ROOT)
+        if getattr(args, "matched", None):
+            job.matched = Matched(args.matched, args.warmup, args.rft)
+        train(job, getattr(params, policy), args.out)
+        Checkpoints(ROOT, job).clear()
 
 
 if __name__ == "__main__":

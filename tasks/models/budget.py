@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from tasks.models import processes
+
 
 @dataclass
 class Budget:
@@ -33,10 +35,16 @@ class Budget:
             if module.training and "labels" in batch:
                 completion = int((batch["labels"] != -100).sum())
                 self.gradient_steps += 1
-                self.completion_tokens_trained += completion
-                self.prompt_tokens_trained += int(batch["attention_mask"].sum()) - completion
+                if completion:  # else a row that keeps a process company that has none (tasks.sft)
+                    self.completion_tokens_trained += completion
+                    self.prompt_tokens_trained += int(batch["attention_mask"].sum()) - completion
 
         model.register_forward_pre_hook(note, with_kwargs=True)
+
+    def of_all(self) -> "Budget":
+        """What all processes used, where each counted its own tokens. Every process makes every optimizer step."""
+        used = processes.total(asdict(self))
+        return Budget(**{**used, "gradient_steps": max(processes.gather([self.gradient_steps]))})
 
     def row(self, model: PreTrainedModel | PeftModel) -> dict[str, float]:
         """The counts, the `flops` of the run and the `peak_memory` of this process in bytes (of the GPU, if any)."""

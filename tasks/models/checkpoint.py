@@ -17,6 +17,7 @@ import torch
 import transformers
 import trl
 
+from tasks.models import processes
 from tasks.models.training import Job
 
 ROOT = Path(".rft/checkpoints")
@@ -61,7 +62,9 @@ def identity(job: Job) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of `job` in `folder`/<policy>-<slice>/<identity>."""
+    """The checkpoints of `job` in `folder`/<policy>-<slice>/<identity>. Of several processes only process 0 writes and
+    chooses; how many there are is no part of a run's identity, so that another number of them can go on.
+    """
 
     def __init__(self, folder: Path, job: Job):
         self._stage = folder / f"{job.policy}-{job.slice.name}"
@@ -71,6 +74,11 @@ class Checkpoints:
         """`write` puts the files of the state after `step` into the folder that it is given. The state before is kept.
         Raises `OSError` (the older ones then stay).
         """
+        if processes.rank() == 0:
+            self._save(step, write)
+        processes.wait()
+
+    def _save(self, step: int, write: Callable[[Path], object]) -> None:
         temporary = self._folder / "writing"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -89,6 +97,9 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The folder of the newest state that is whole, or None. What is passed over is named on stderr."""
+        return processes.of_main(self._newest() if processes.rank() == 0 else None)
+
+    def _newest(self) -> Path | None:
         for step in self._steps():
             folder = self._at(step)
             try:
@@ -103,7 +114,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them, and what other runs of this stage left."""
-        shutil.rmtree(self._stage, ignore_errors=True)
+        if processes.rank() == 0:
+            shutil.rmtree(self._stage, ignore_errors=True)
 
     def _at(self, step: int) -> Path:
         return self._folder / f"step-{step}"

@@ -18,6 +18,7 @@ from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
+from tasks.models import processes
 from tasks.models.adapters import learning, save_weights
 from tasks.models.budget import Budget, Matched
 from tasks.models.card import model_card
@@ -96,15 +97,16 @@ class Job:
         `InvalidRewards` where too many could not.
         """
         began, grade = time.perf_counter(), self.params.grade
-        questions = [question for question in self.val for _ in range(grade.val_samples)]
+        questions = processes.own([question for question in self.val for _ in range(grade.val_samples)])
         temperature = grade.temperature if grade.val_samples > 1 else 0.0
         with torch.random.fork_rng():  # the same draws at every validation, and after a checkpoint
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + processes.rank())
             texts = answer(
                 model, self.processor, self.params.prompt, questions, self.pool, grade.batch_size,
                 grade.max_new_tokens, temperature=temperature,
             )  # fmt: skip
-        grades = grade_all(self.grader, texts, questions)
+        grades = processes.gather(grade_all(self.grader, texts, questions))
+        texts = processes.gather(texts)
         stop_if_invalid(self.grader, [g.invalid for g in grades if g.invalid], len(grades))
         valid = [g for g in grades if not g.invalid]
         row = {"reward": fmean(g.reward for g in valid)}  # exact: equal answers in another order are no better
@@ -159,13 +161,16 @@ class Job:
             "report_to": [],
             "seed": self.seed,
             "disable_tqdm": True,  # the validation callback has its own bar
+            "use_cpu": not torch.cuda.is_available(),  # else accelerate sees no processes without a GPU
         }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
         """A plain Hugging Face folder with the best weights (of an adapter, as model.lora.output says), history.json
         with what `steps` tell, a model card, of an imported job events.jsonl, and checkpoints/step-N where several were
-        kept (with LoRA, the adapter).
+        kept (with LoRA, the adapter). Of several processes, process 0 writes it.
         """
+        if processes.rank():
+            return
         budget = {"budget": self.budget.row(model)} if self.budget else {}
         out.mkdir(parents=True)
         if validation is not None:

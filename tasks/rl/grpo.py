@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from tasks.models import processes
 from tasks.params import Rft
 from tasks.rl.advantage import group_advantages
 from tasks.rl.losses import k3, policy_loss, token_weights
@@ -25,17 +26,18 @@ class Grpo:
         lengths = torch.cat([group.lengths for group in groups])
         advantages, flat = group_advantages(torch.stack([g.rewards for g in groups]), self._params.scale_rewards)
         device = groups[0].prompt.input_ids.device
-        weights = token_weights(lengths, self._params.loss_type, self._params.max_completion_length)
+        every, mine = processes.gather_tokens(lengths)
+        weights = token_weights(every, self._params.loss_type, self._params.max_completion_length, mine)
         set_tokens(groups, "weights", weights.to(device))
         set_tokens(groups, "advantages", advantages.flatten().repeat_interleave(lengths).to(device))
         self._used = [g for g, without in zip(groups, flat.tolist(), strict=True) if self._reference or not without]
         if self._reference:
             self._reference.score(groups, self._params.micro_batch_tokens)
-        return {"zero_variance": flat.float().mean().item()}
+        return {"zero_variance": processes.gather_tokens(flat)[0].float().mean().item()}
 
     def updates(self, groups: Sequence[Group], generator: torch.Generator) -> Iterator[list[Group]]:
-        """The groups of each optimizer step."""
-        if self._used:
+        """The groups of each optimizer step. A process makes one without any where another has some."""
+        if processes.any_of(bool(self._used)):
             yield from [self._used] * self._params.num_iterations
 
     def loss(

@@ -18,9 +18,11 @@ AGGREGATIONS: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
 }
 
 
-def token_weights(lengths: torch.Tensor, aggregation: str, most: int) -> torch.Tensor:
-    """(T,) weights that make a weighted sum the `aggregation` of completions of these lengths (R,)."""
-    return AGGREGATIONS[aggregation](lengths.float(), most).repeat_interleave(lengths)
+def token_weights(lengths: torch.Tensor, aggregation: str, most: int, own: slice = slice(None)) -> torch.Tensor:
+    """(T,) weights that make a weighted sum the `aggregation` of completions of these lengths (R,); of the tokens of
+    the `own` completions only.
+    """
+    return AGGREGATIONS[aggregation](lengths.float(), most)[own].repeat_interleave(lengths[own])
 
 
 def k3(logprobs: torch.Tensor, old_logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a run of the engine kshot needs of memory: measured on one prompt, scaled to a step."""
+"""What a run of the engine kshot needs of memory: measured on one prompt, scaled to a process's part of a step."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from collections.abc import Callable
 import torch
 from peft import PeftModel
 
+from tasks.models import processes
 from tasks.models.training import Job
+from tasks.rl import sharding
 from tasks.rl.policy import Group, Policy
 from tasks.rl.prompts import Prompt
 
@@ -32,7 +34,9 @@ def estimate(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor)
     """GB by what they hold. The prompt stands for all; `completion` (L,) is any."""
     rft, grade = job.params.rft, job.params.grade
     parameters = list(policy.model.parameters())
-    weights = sum(p.nbytes for p in parameters)
+    weights, world = sum(p.nbytes for p in parameters), processes.world()
+    trained = sum(p.nbytes for p in parameters if p.requires_grad)
+    sharded = sum(p.nbytes for layer in sharding.layers(policy.model) for p in layer.parameters() if p.requires_grad)
     beta = rft.ppo.beta if job.policy == "ppo" else rft.beta
     group = Group(prompt, [completion] * rft.num_generations, {})
     length, most = len(prompt.input_ids), rft.num_generations * rft.max_completion_length
@@ -41,13 +45,14 @@ def estimate(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor)
         tower = saved_bytes(policy, lambda: policy.pictures.encode([prompt]))
         row = saved_bytes(policy, lambda: policy.score([group]))
     micro_batch = row / group.size * max(rft.micro_batch_tokens, length + most)
-    tokens = max(rft.prompts_per_step * (length + most), grade.batch_size * (length + grade.max_new_tokens))
+    num_prompts = rft.prompts_per_step // world
+    tokens = max(num_prompts * (length + most), grade.batch_size * (length + grade.max_new_tokens))
     parts = {
         "weights": weights,
         "reference": weights if beta and not isinstance(policy.model, PeftModel) else 0,
-        "gradients and Adam": 3 * sum(p.nbytes for p in parameters if p.requires_grad),
+        "gradients and Adam": 3 * (trained - sharded + sharded / world),
         "keys and values": tokens * _bytes_a_token(policy),
-        "activations": rft.prompts_per_step * tower + micro_batch,
+        "activations": num_prompts * tower + micro_batch,
     }
     return {name: size / 1e9 for name, size in parts.items()}
 
@@ -59,7 +64,7 @@ def _bytes_a_token(policy: Policy) -> int:
 
 
 def available() -> float:
-    """GB of the GPU, or of the machine."""
+    """GB of the GPU, or of the machine, whose processes share it."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1] / 1e9
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes.world() / 1e9

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from tasks.models import processes
 from tasks.params import Rft
 from tasks.rl.advantage import gae, whiten
 from tasks.rl.losses import policy_loss, value_loss
@@ -55,16 +56,17 @@ class Ppo:
                 set_tokens(batch, "values", self._values(self._policy.score(batch)[1]))
         if self._reference:
             self._reference.score(groups, budget)
-        num_updates = min(self._own.minibatches, len(groups))
+        num_groups = len(groups) * processes.world()
+        num = num_groups * len(groups[0].completions)
         for group in groups:
-            self._prepare_group(group, num=len(groups) * len(group.completions) / num_updates)
-        weights, advantages = get_tokens(groups, "weights"), get_tokens(groups, "advantages")
-        advantages[weights > 0] = whiten(advantages[weights > 0])
-        set_tokens(groups, "advantages", advantages)
-        metrics = self._metrics(groups, weights > 0)
+            self._prepare_group(group, num=num / min(self._own.minibatches, num_groups))
+        valid, _ = processes.gather_tokens(get_tokens(groups, "weights") > 0)
+        advantages, own = processes.gather_tokens(get_tokens(groups, "advantages"))
+        advantages[valid] = whiten(advantages[valid])
+        set_tokens(groups, "advantages", advantages[own])
+        metrics = self._metrics(groups, valid)
         if self._own.target_kl is not None:
             metrics["beta"] = self.state["beta"]
-            num = sum(len(group.completions) for group in groups)
             self.state["beta"] = adapted(metrics["beta"], metrics["kl"], self._own.target_kl, num / self._own.horizon)
         return metrics
 
@@ -84,19 +86,27 @@ class Ppo:
         group.tokens["returns"] = group.tokens["advantages"] + values
 
     def _metrics(self, groups: Sequence[Group], valid: torch.Tensor) -> dict[str, float]:
-        values, returns, old = (get_tokens(groups, name)[valid] for name in ("values", "returns", "old_logprobs"))
+        """`valid` (T,) of the tokens of all processes."""
+
+        def told(name: str) -> torch.Tensor:
+            return processes.gather_tokens(get_tokens(groups, name))[0][valid]
+
+        values, returns, old = map(told, ("values", "returns", "old_logprobs"))
         unexplained = (returns - values).var() / returns.var().clamp(min=1e-12)
         metrics = {"explained_variance": 1 - unexplained.item(), "value": values.mean().item()}
         if self._reference:
-            metrics["kl"] = (old - get_tokens(groups, "ref_logprobs")[valid]).mean().item()
+            metrics["kl"] = (old - told("ref_logprobs")).mean().item()
         return metrics
 
     def updates(self, groups: Sequence[Group], generator: torch.Generator) -> Iterator[list[Group]]:
-        """The groups of each optimizer step: `epochs` times all of them, in `minibatches` parts by chance."""
+        """The groups of each optimizer step: `epochs` times all of them, in `minibatches` parts by chance; of a part
+        those that this process has.
+        """
+        num, first = len(groups) * processes.world(), len(groups) * processes.rank()
         for _ in range(self._own.epochs):
-            order = torch.randperm(len(groups), generator=generator)
-            for part in order.tensor_split(min(self._own.minibatches, len(groups))):
-                yield [groups[number] for number in part.tolist()]
+            order = torch.randperm(num, generator=generator)
+            for part in order.tensor_split(min(self._own.minibatches, num)):
+                yield [groups[n - first] for n in part.tolist() if 0 <= n - first < len(groups)]
 
     def loss(
         self, logprobs: torch.Tensor, hidden: torch.Tensor, tokens: dict[str, torch.Tensor]

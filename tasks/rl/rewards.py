@@ -1,5 +1,5 @@
 """Rewards of completions by THE grader. A reward that is none (the grader raised, NaN, inf, a judge or a sandbox that
-is down) is masked and counted.
+is down) is masked and counted. Each process grades its own completions; the metrics are of all.
 """
 
 import math
@@ -10,6 +10,7 @@ from statistics import fmean
 from tasks.data.records import Question
 from tasks.graders.batch import Batched, stop_if_invalid
 from tasks.graders.jobs import job_metrics
+from tasks.models import processes
 
 
 def _each(grader: Callable, texts: Sequence[str], questions: Sequence[Question]) -> list:
@@ -40,15 +41,17 @@ def grade(
 
     Raises `InvalidRewards` when more than 5 % are invalid.
     """
-    found = _each(grader, texts, questions)
-    faults = [_fault(grade) for grade in found]
-    invalid = [fault for fault in faults if fault is not None]
+    own = [(grade, _fault(grade)) for grade in _each(grader, texts, questions)]
+    rewards = [math.nan if fault else grade.reward for grade, fault in own]
+    # an exception may not pickle, and is told by its fault
+    graded = processes.gather([(None if isinstance(grade, Exception) else grade, fault) for grade, fault in own])
+    texts = processes.gather(texts)
+    invalid = [fault for _, fault in graded if fault is not None]
     stop_if_invalid(grader, invalid, len(texts))
-    grades = [grade for grade, fault in zip(found, faults, strict=True) if fault is None]
-    rewards = [math.nan if fault else grade.reward for grade, fault in zip(found, faults, strict=True)]
+    grades = [grade for grade, fault in graded if fault is None]
     metrics = {f"reward_{name}": fmean(g.sub_rewards[name] for g in grades) for name in grades[0].sub_rewards}
     failures = Counter(g.failure for g in grades if g.failure)
     metrics |= {f"failed_{kind}": num / len(texts) for kind, num in sorted(failures.items())}
-    of_jobs = [(text, g.job) for text, g in zip(texts, found, strict=True) if getattr(g, "job", None)]
+    of_jobs = [(text, g.job) for text, (g, _) in zip(texts, graded, strict=True) if getattr(g, "job", None)]
     metrics |= job_metrics(*zip(*of_jobs, strict=True)) if of_jobs else {}
     return rewards, {**metrics, "invalid": len(invalid) / len(texts)}

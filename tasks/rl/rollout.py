@@ -8,6 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from tasks.models import processes
 from tasks.rl.prefix import Shared
 from tasks.rl.prompts import Pictures, Prompt
 
@@ -76,11 +77,13 @@ def _model_positions(positions: torch.Tensor) -> torch.Tensor:
 
 class _Sampler:
     """Draws tokens by inverting the cumulative distribution at numbers drawn in advance, one for every row and step:
-    a row's tokens depend on the generator and on its own logits, not on the other rows or on when they end.
+    a row's tokens depend on the generator and on its own logits, not on the other rows or on when they end, nor on
+    which process has the row: all draw the numbers of all rows.
     """
 
     def __init__(self, sampling: Sampling, rows: int, generator: torch.Generator, device: torch.device):
-        self._uniform = torch.rand(sampling.max_length, rows, generator=generator).to(device)
+        uniform = torch.rand(sampling.max_length, rows * processes.world(), generator=generator)
+        self._uniform = uniform.split(rows, dim=1)[processes.rank()].to(device)
         self._forbidden = torch.tensor(sampling.forbidden, dtype=torch.long, device=device)
         self._temperature = sampling.temperature
 
@@ -161,7 +164,8 @@ def roll_out(
     generator: torch.Generator,
 ) -> Rollout:
     """`num_generations` completions of each prompt. `model` is without PEFT, in evaluation mode, and has had
-    `use_prefix_attention`; `pictures` holds the prompts' features; `generator` is on the CPU.
+    `use_prefix_attention`; `pictures` holds the prompts' features; `generator` is on the CPU, and the same in every
+    process, of which each has as many prompts.
     """
     batch = _Decoding(model, prompts, pictures, sampling.num_generations, sampling.max_length)
     num, device = len(batch.rows), batch.rows.device

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from tasks.data.records import Question
 from tasks.graders.batch import grade_all
-from tasks.models import preflight
+from tasks.models import preflight, processes
 from tasks.models.generate import answer, encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
@@ -43,12 +43,14 @@ def different(texts: Sequence[str], known: Sequence[str], most: int) -> list[str
 def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
     """Right answers that the model samples itself, without those that are gold already or stand twice."""
     params, num = job.params, job.params.rft.self_training.samples
-    asked = [question for question in job.train for _ in range(num)]
+    asked = processes.own([question for question in job.train for _ in range(num)])
+    if processes.rank():
+        torch.manual_seed(job.seed + processes.rank())  # not the draws of process 0
     texts = answer(
         model, job.processor, params.prompt, asked, job.pool, params.grade.batch_size,
         params.rft.max_completion_length, progress="samples", temperature=params.rft.temperature,
     )  # fmt: skip
-    graded, pairs = list(zip(texts, grade_all(job.grader, texts, asked), strict=True)), []
+    graded, pairs = processes.gather(list(zip(texts, grade_all(job.grader, texts, asked), strict=True))), []
     for n, question in enumerate(job.train):
         right = [text for text, grade in graded[n * num : (n + 1) * num] if grade.reward > RIGHT]
         kept = different(right, job.coordinates.write(question), params.rft.self_training.most_chains)
@@ -77,13 +79,13 @@ class OnlineSelfTraining:
     def prepare(self, groups: Sequence[Group]) -> dict[str, float]:
         """Chooses what is learned from: every right completion once, and the gold ones, a mean over all of them."""
         chosen = [self._chosen(group) for group in groups]
-        num = sum(map(len, chosen))
+        num = sum(processes.gather(list(map(len, chosen))))
         self._learned = []
         for group, completions in zip(groups, chosen, strict=True):
             if completions:
                 weights = [torch.full((len(c),), 1 / (num * len(c)), device=c.device) for c in completions]
                 self._learned.append(Group(group.prompt, completions, {"weights": torch.cat(weights)}))
-        right = torch.cat([group.rewards for group in groups]) > RIGHT
+        right = processes.gather_tokens(torch.cat([group.rewards for group in groups]))[0] > RIGHT
         return {"right": right.float().mean().item(), "num_pairs": num}
 
     def _chosen(self, group: Group) -> list[torch.Tensor]:
@@ -92,8 +94,8 @@ class OnlineSelfTraining:
         return list({tuple(c.tolist()): c for c in [*gold, *right]}.values())
 
     def updates(self, groups: Sequence[Group], generator: torch.Generator) -> Iterator[list[Group]]:
-        """One optimizer step."""
-        if self._learned:
+        """One optimizer step, of a process without any group where another has some."""
+        if processes.any_of(bool(self._learned)):
             yield self._learned
 
     def loss(

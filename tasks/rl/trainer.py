@@ -2,7 +2,8 @@
 
 A plain loop. Algorithms (`grpo`, `ppo`) say what the tokens of a step are worth and what the loss is; they share the
 rollout, the micro-batches, the pictures and the optimizer. Dropout is off, so that the log-probabilities of the rollout
-are those of the first update.
+are those of the first update. Several processes (`tasks.launch`) make the steps of one: each draws the numbers of the
+whole step, takes its part of the prompts, and gets the gradient of all.
 """
 
 import time
@@ -14,14 +15,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState
 
-from tasks.models import pause
+from tasks.models import pause, processes
 from tasks.models.budget import Budget
 from tasks.models.checkpoint import Checkpoints
 from tasks.models.generate import control_tokens, encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
 from tasks.models.validation import Validation
-from tasks.rl import preflight
+from tasks.rl import preflight, sharding
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
 from tasks.rl.prefix import use_prefix_attention
 from tasks.rl.prompts import Prompt, make_prompt
@@ -63,6 +64,9 @@ class Trainer:
         if self.policy.base.dtype == torch.bfloat16:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.algorithm = make_algorithm(self.policy, self.params)
+        self.sharded = job.params.launch.backend == "fsdp"
+        if self.sharded:
+            sharding.shard(self.policy.base)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.sampler = Sampler(len(job.train), self.generator)
         self._optimize()
@@ -87,7 +91,8 @@ class Trainer:
             {"params": [p for p in self.trained if p.ndim < 2], "weight_decay": 0.0, "highest": rate},
             {"params": head, "weight_decay": 0.0, "highest": self.params.ppo.value_learning_rate},
         ]
-        self.optimizer = torch.optim.AdamW([part for part in parts if part["params"]], fused=True)
+        parts = [{**part, "params": own} for part in parts for own in sharding.alike(part["params"])]
+        self.optimizer = torch.optim.AdamW(parts, fused=True)
         self.trained += head
 
     def rate(self, step: int) -> float:
@@ -112,11 +117,13 @@ class Trainer:
     def _train(self, validation: Validation, checkpoints: Checkpoints | None) -> None:
         folder = checkpoints.newest() if checkpoints else None
         if folder is None:
-            preflight.check(self.policy, self.job, self.prompt(0))
+            with sharding.whole(self.model):
+                preflight.check(self.policy, self.job, self.prompt(0))
         else:
             state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
             self.load_state_dict(state, validation)
-        validation.on_train_begin(None, self.state, self.control, model=self.model)
+        with sharding.whole(self.model):
+            validation.on_train_begin(None, self.state, self.control, model=self.model)
         while self.state.global_step < self.params.steps and not self.control.should_training_stop:
             began = time.perf_counter()
             metrics = self.step()
@@ -125,8 +132,9 @@ class Trainer:
             metrics |= {"seconds": seconds, "tokens_per_second": metrics["completion_tokens"] / seconds}
             self.logs.append({"step": self.state.global_step, **metrics})
             validation.on_log(None, self.state, self.control, metrics)
-            validation.on_step_end(None, self.state, self.control, model=self.model)
-            pausing = checkpoints is not None and pause.requested()
+            with sharding.whole(self.model):
+                validation.on_step_end(None, self.state, self.control, model=self.model)
+            pausing = checkpoints is not None and processes.any_of(pause.requested())
             if checkpoints and (pausing or self.state.global_step % validation.every == 0):
                 state = self.state_dict(validation)
                 checkpoints.save(self.state.global_step, lambda folder, state=state: torch.save(state, folder / STATE))
@@ -134,12 +142,15 @@ class Trainer:
                 raise pause.Paused(f"paused after step {self.state.global_step}: the same command goes on from there")
 
     def state_dict(self, validation: Validation) -> dict:
-        """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start."""
+        """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start. It
+        is whole, so that another number of processes can go on.
+        """
+        optimizer = [self.optimizer.state.get(p, {}) for p in self.trained]
         return {
             "step": self.state.global_step,
             "stop": self.control.should_training_stop,
-            "weights": [p.detach() for p in self.trained],
-            "optimizer": self.optimizer.state_dict(),
+            "weights": [sharding.full(p) for p in self.trained],
+            "optimizer": [{name: sharding.full(value) for name, value in own.items()} for own in optimizer],
             "generator": self.generator.get_state(),
             "waiting": self.sampler.waiting,
             "algorithm": self.algorithm.state,
@@ -153,8 +164,10 @@ class Trainer:
         self.state.global_step, self.control.should_training_stop = state["step"], state["stop"]
         with torch.no_grad():
             for parameter, value in zip(self.trained, state["weights"], strict=True):
-                parameter.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+                parameter.copy_(sharding.like(parameter, value))
+        for parameter, own in zip(self.trained, state["optimizer"], strict=True):
+            if own:
+                self.optimizer.state[parameter] = {name: sharding.like(parameter, value) for name, value in own.items()}
         self.generator.set_state(state["generator"])
         self.sampler.waiting, self.logs = state["waiting"], state["logs"]
         self.algorithm.state.update(state["algorithm"])
@@ -165,14 +178,15 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One rollout and its updates; the metrics of it."""
         marks = [time.perf_counter()]
-        numbers = self.sampler.take(self.params.prompts_per_step)
+        numbers = processes.own(self.sampler.take(self.params.prompts_per_step))
         prompts = [self.prompt(number) for number in numbers]
-        rollout = self.roll_out(prompts)
-        marks.append(time.perf_counter())
-        groups, metrics = self.grade(numbers, prompts, rollout)
-        marks.append(time.perf_counter())
-        metrics |= self.algorithm.prepare(groups)
-        metrics |= self.update(self.algorithm.updates(groups, self.generator))
+        with sharding.whole(self.model):
+            rollout = self.roll_out(prompts)
+            marks.append(time.perf_counter())
+            groups, metrics = self.grade(numbers, prompts, rollout)
+            marks.append(time.perf_counter())
+            metrics |= self.algorithm.prepare(groups)
+        metrics |= self.update(self.algorithm.updates(groups, self.generator), groups[0])
         marks.append(time.perf_counter())
         names = ("seconds_rollout", "seconds_grade", "seconds_update")
         return metrics | {name: marks[n + 1] - marks[n] for n, name in enumerate(names)}
@@ -193,59 +207,77 @@ class Trainer:
         questions = [self.job.train[number] for number in numbers for _ in range(each)]
         rewards, metrics = grade(self.job.grader, texts, questions)
         if "num_graded" in metrics:
-            metrics["reasoning_tokens"] = self.job.reasoning_tokens(texts)
+            metrics["reasoning_tokens"] = self.job.reasoning_tokens(processes.gather(texts))
         rewards = torch.tensor(rewards).view(len(prompts), each)
-        lengths = torch.tensor([len(completion) for completion in rollout.completions])
-        self.job.budget.prompt_tokens_sampled += sum(len(prompt.input_ids) for prompt in prompts)
-        self.job.budget.completion_tokens_sampled += int(lengths.sum())
-        valid = rewards.isfinite()
-        spread = [row[keep].std().item() if keep.sum() > 1 else 0.0 for row, keep in zip(rewards, valid, strict=True)]
-        metrics |= {
-            "reward": rewards[valid].mean().item(),
-            "reward_std": sum(spread) / len(spread),
-            "entropy": torch.cat(rollout.entropy).mean().item(),
-            "completion_length": lengths.float().mean().item(),
-            "completion_tokens": lengths.sum().item(),
-            "truncated": 1 - rollout.ended.float().mean().item(),
-        }
         groups = []
         for n, prompt in enumerate(prompts):
             own = slice(n * each, (n + 1) * each)
             tokens = {"old_logprobs": torch.cat(rollout.logprobs[own])}
             groups.append(Group(prompt, rollout.completions[own], tokens, rewards[n]))
-        return groups, metrics
+        return groups, metrics | self._told(prompts, rollout, rewards)
 
-    def update(self, updates: Iterator[list[Group]]) -> dict[str, float]:
-        """The optimizer steps of one rollout; their metrics are means over tokens, the loss is the mean over steps."""
+    def _told(self, prompts: Sequence[Prompt], rollout: Rollout, rewards: torch.Tensor) -> dict[str, float]:
+        """Metrics of the rollout of all processes from the prompts, completions and rewards (B, G) of this one."""
+        rewards, _ = processes.gather_tokens(rewards)
+        lengths, _ = processes.gather_tokens(torch.tensor([len(completion) for completion in rollout.completions]))
+        self.job.budget.prompt_tokens_sampled += sum(processes.gather([len(prompt.input_ids) for prompt in prompts]))
+        self.job.budget.completion_tokens_sampled += int(lengths.sum())
+        valid = rewards.isfinite()
+        spread = [row[keep].std().item() if keep.sum() > 1 else 0.0 for row, keep in zip(rewards, valid, strict=True)]
+        return {
+            "reward": rewards[valid].mean().item(),
+            "reward_std": sum(spread) / len(spread),
+            "entropy": processes.gather_tokens(torch.cat(rollout.entropy))[0].mean().item(),
+            "completion_length": lengths.float().mean().item(),
+            "completion_tokens": lengths.sum().item(),
+            "truncated": 1 - processes.gather_tokens(rollout.ended)[0].float().mean().item(),
+        }
+
+    def update(self, updates: Iterator[list[Group]], idle: Group) -> dict[str, float]:
+        """The optimizer steps of one rollout; their metrics are means over tokens, the loss is the mean over steps.
+        Nothing is learned from `idle`, which is passed while sharded layers need a process that has no group left.
+        """
+        idle = Group(idle.prompt, idle.completions, {**idle.tokens, "weights": idle.tokens["old_logprobs"] * 0})
         self.model.train()
         for part in self.optimizer.param_groups:
             part["lr"] = part["highest"] * self.rate(self.state.global_step)
-        totals: dict[str, float] = {"loss": 0.0, "grad_norm": 0.0}
-        num_tokens = num_updates = 0
+        totals: dict[str, float] = {"loss": 0.0, "tokens": 0, "prompt_tokens": 0}
+        grad_norm, num_updates = 0.0, 0
         for groups in updates:
             with self.policy.precision():
                 # for the first update, the features of the rollout still hold
                 if num_updates:
-                    self.policy.pictures.encode([group.prompt for group in groups])
-            for batch in micro_batches(groups, self.params.micro_batch_tokens):
-                logprobs, hidden = self.policy.score(batch)
-                tokens = {name: get_tokens(batch, name) for name in batch[0].tokens}
-                loss, metrics = self.algorithm.loss(logprobs, hidden, tokens)
-                loss.backward()
-                num_tokens += len(logprobs)
-                for name, value in {"loss": loss.detach(), **metrics}.items():
+                    passed = [*groups, idle] if self.sharded else groups
+                    self.policy.pictures.encode([group.prompt for group in passed])
+            batches = list(micro_batches(groups, self.params.micro_batch_tokens))
+            for batch in batches:
+                for name, value in self._backward(batch).items():
                     totals[name] = totals.get(name, 0.0) + float(value)
+            for _ in range(sharding.passes_to_go(self.model, len(batches))):
+                self._backward([idle])
             self.policy.pictures.backward()
-            totals["grad_norm"] += float(nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM))
+            sharding.sum_gradients(self.trained)
+            grad_norm += sharding.clip_gradients(self.trained, MAX_GRAD_NORM)
             self.optimizer.step()
             self.optimizer.zero_grad()
             num_updates += 1
-            self.job.budget.gradient_steps += 1
-            self.job.budget.prompt_tokens_trained += sum(len(group.prompt.input_ids) for group in groups)
+            totals["prompt_tokens"] += sum(len(group.prompt.input_ids) for group in groups)
+        totals = processes.total(totals)
+        num_tokens, prompt_tokens = totals.pop("tokens"), totals.pop("prompt_tokens")
+        self.job.budget.gradient_steps += num_updates
+        self.job.budget.prompt_tokens_trained += prompt_tokens
         self.job.budget.completion_tokens_trained += num_tokens
-        per = {"loss": max(1, num_updates), "grad_norm": max(1, num_updates)}
-        means = {name: value / per.get(name, max(1, num_tokens)) for name, value in totals.items()}
+        means = {name: value / max(1, num_tokens) for name, value in totals.items()}
+        means |= {"loss": totals["loss"] / max(1, num_updates), "grad_norm": grad_norm / max(1, num_updates)}
         return {**means, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+
+    def _backward(self, batch: list[Group]) -> dict[str, float | torch.Tensor]:
+        """Adds to the gradients; the loss and the metrics, summed over the tokens, and how many these are."""
+        logprobs, hidden = self.policy.score(batch)
+        tokens = {name: get_tokens(batch, name) for name in batch[0].tokens}
+        loss, metrics = self.algorithm.loss(logprobs, hidden, tokens)
+        loss.backward()
+        return {"tokens": len(logprobs), "loss": loss.detach(), **metrics}
 
 
 def train(job: Job, make_algorithm: Callable) -> tuple[PreTrainedModel, Validation, list[dict]]:
@@ -254,4 +286,5 @@ def train(job: Job, make_algorithm: Callable) -> tuple[PreTrainedModel, Validati
     rft = job.params.rft
     validation = job.validation(rft.eval_steps, rft.patience, rft.max_kl, rft.num_checkpoints)
     trainer.train(validation)
-    return trainer.model, validation, trainer.logs
+    # validation restores the weights that are kept, to a model that is whole
+    return job.load() if trainer.sharded else trainer.model, validation, trainer.logs

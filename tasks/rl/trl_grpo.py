@@ -5,7 +5,7 @@ import tempfile
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from tasks.models import preflight
+from tasks.models import preflight, processes
 from tasks.models.generate import control_tokens
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
@@ -24,7 +24,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
     config = GRPOConfig(
         **job.trainer_options(params, params.steps, scratch),
         warmup_steps=params.warmup_steps,
-        per_device_train_batch_size=params.prompts_per_step * params.num_generations,
+        per_device_train_batch_size=params.prompts_per_step * params.num_generations // processes.world(),
         num_generations=params.num_generations,
         num_iterations=params.num_iterations,
         beta=params.beta,

@@ -18,7 +18,7 @@ def test_the_committed_params_are_what_conf_gives():
     assert (ROOT / "params.yaml").read_text() == render(compose([]), [])
 
 
-@pytest.mark.parametrize("group", ["dataset", "slice", "model", "sft", "rft", "reward", "grade", "grid"])
+@pytest.mark.parametrize("group", ["dataset", "slice", "model", "sft", "rft", "reward", "grade", "grid", "launch"])
 def test_every_option_of_a_group_is_valid(group):
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     assert options
