@@ -1,5 +1,7 @@
 """Random weights of published shapes: they load as a model of the hub would, without a download."""
 
+import json
+
 import pytest
 from transformers import AutoConfig
 
@@ -18,7 +20,7 @@ def named(path: str) -> Model:
 @pytest.mark.parametrize("path", ["Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen3-0.6B", "x/SmolVLM2-256M-Video-Instruct"])
 def test_a_geometry_answers_in_its_dtype_and_the_same_every_time(path, monkeypatch):
     """Made small here, since the whole takes gigabytes."""
-    whole = geometry.read_config(path).to_dict()
+    whole = json.loads((geometry.FOLDER / f"{path.split('/')[1]}.json").read_text())
     text = whole.get("text_config", whole)
     text.update(TEXT)
     if "mrope_section" in text["rope_parameters"]:

@@ -113,7 +113,7 @@ def test_a_revision_that_is_not_pinned_is_told_of(make_job, model):
         ("{{ 'user: <|vision_start|><|image_pad|><|vision_end|>' }}", "drops the question"),
         (
             "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}",
-            "does not go on from the prompt .* <\\|im_end",
+            "does not go on from the prompt .*<\\|im_end",
         ),
     ],
     ids=["none", "without the question", "without an end of turn"],
