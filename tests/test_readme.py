@@ -24,7 +24,7 @@ def test_every_make_target_named_exists(target):
     assert re.search(rf"^{target}:", Path("Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("experiment", sorted(set(re.findall(r"\+experiment=(\w+)", README))))
+@pytest.mark.parametrize("experiment", sorted(set(re.findall(r"\+experiment=([\w/]+)", README))))
 def test_every_experiment_named_exists(experiment):
     assert Path("conf", "experiment", f"{experiment}.yaml").exists()
 
