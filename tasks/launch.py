@@ -1,24 +1,25 @@
-"""One stage as several processes: the stage starts itself `launch.num_processes` times, over PyTorch's elastic agent.
+"""One stage as several processes: the stage starts itself `launch.num_processes` times.
 
 `launch=ddp launch.num_processes=8` (conf/launch) is all that a user says: commands, `dvc repro` and the flow stay as
-they are. Where a process ends badly the others are stopped at once, and what it said last is shown; the same command
-goes on from the checkpoint. SIGTERM goes to every process, so that a run pauses as one. On several machines, start the
-stage by `torchrun`, with `launch.num_processes` the processes of all machines together.
+they are. Where a process ends badly the others are killed at once (torchrun would wait 30 s for each, which listens for
+a pause), and what it said last is shown; the same command goes on from the checkpoint. SIGTERM goes to every process,
+so that a run pauses as one. On several machines, start the stage by `torchrun`, with `launch.num_processes` the
+processes of all machines together.
 """
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, Std, start_processes
-from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from tasks.schema.launch import Launch
 
@@ -69,54 +70,54 @@ def _join() -> None:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
-def _environment(launch: Launch, rank: int, port: int) -> dict[str, str]:
+def _start(launch: Launch, module: str, rank: int, port: int, said: Path) -> subprocess.Popen:
+    """Process `rank`. Only process 0 is heard, for the others say the same: it goes to the file `said`."""
     num = launch.num_processes
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num}
-    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     if "OMP_NUM_THREADS" not in os.environ:
         variables["OMP_NUM_THREADS"] = max(1, len(os.sched_getaffinity(0)) // num)
-    return {name: str(value) for name, value in variables.items()}
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    command = [sys.executable, "-m", module, *sys.argv[1:]]
+    if rank == 0:
+        return subprocess.Popen(command, env=environment)
+    with said.open("w") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
 def _run(launch: Launch, module: str) -> int:
-    """Start the processes and see them through; the exit code of the first that failed, or 0. Only process 0 is heard:
-    the others say the same.
-    """
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < launch.num_processes:
-        raise LaunchError(f"launch.num_processes {launch.num_processes}: there are {gpus} GPUs, and each needs its own")
+    """Start the processes and see them through; the exit code of the first that failed, or 0."""
+    gpus, num = torch.cuda.device_count(), launch.num_processes
+    if 0 < gpus < num:
+        raise LaunchError(f"launch.num_processes {num}: there are {gpus} GPUs, and each process needs its own")
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they find each other
-    ranks = range(launch.num_processes)
-    with tempfile.TemporaryDirectory(prefix="rft-") as logs:
-        processes = start_processes(
-            module,
-            sys.executable,
-            {rank: ("-m", module, *sys.argv[1:]) for rank in ranks},
-            {rank: _environment(launch, rank, store.port) for rank in ranks},
-            DefaultLogsSpecs(log_dir=logs, redirects={rank: Std.ALL for rank in ranks[1:]}),
-        )
-        signal.signal(signal.SIGTERM, lambda number, frame: _forward(processes, number))
+    with tempfile.TemporaryDirectory(prefix="rft-") as folder:
+        said = [Path(folder) / f"{rank}.log" for rank in range(num)]
+        running = [_start(launch, module, rank, store.port, said[rank]) for rank in range(num)]
+        signal.signal(signal.SIGTERM, lambda number, frame: [process.send_signal(number) for process in running])
         try:
-            failures = processes.wait(period=POLL_SECONDS).failures
-        except SignalException as error:  # Ctrl-C: processes of their own session do not get it
-            processes.close()
-            return 128 + error.sigval
-        if not failures:
-            return 0
-        first = min(failures.values(), key=lambda failure: failure.timestamp)
-        if first.exitcode != os.EX_TEMPFAIL:  # paused: process 0 has said so
-            print(_told(first.local_rank, first.exitcode, launch.num_processes, Path(logs)), file=sys.stderr)
-        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+            rank, code = _first_to_fail(running)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        if code not in (0, os.EX_TEMPFAIL):  # paused: process 0 has said so
+            print(_told(rank, code, num, said[rank]), file=sys.stderr)
+    return code if code >= 0 else 128 - code
 
 
-def _forward(processes: PContext, number: int) -> None:
-    for pid in processes.pids().values():
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+def _first_to_fail(running: Sequence[subprocess.Popen]) -> tuple[int, int]:
+    """(rank, exit code), once a process has failed or all have ended; those that pause do so together."""
+    while None in (codes := [process.poll() for process in running]):
+        for rank, code in enumerate(codes):
+            if code not in (None, 0, os.EX_TEMPFAIL):
+                return rank, code
+        time.sleep(POLL_SECONDS)
+    return max(enumerate(codes), key=lambda ended: ended[1] != 0)
 
 
-def _told(rank: int, code: int, num: int, logs: Path) -> str:
+def _told(rank: int, code: int, num: int, log: Path) -> str:
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    said = [line for file in logs.rglob(f"{rank}/stderr.log") for line in file.read_text(errors="replace").splitlines()]
+    said = log.read_text(errors="replace").splitlines() if log.exists() else []
     head = f"process {rank} of {num} failed ({how}), the others were stopped; the same command goes on"
     return "\n".join([f"{head}. The end of what it said:" if said else head, *said[-NUM_TAIL_LINES:]])

@@ -89,7 +89,8 @@ class Shared(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         loader = super().get_train_dataloader()
         if processes.world() > 1:
-            loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+            batches = loader.batch_sampler
+            batches.num_processes, batches.process_index, batches.even_batches = 1, 0, False
         return loader
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:

@@ -33,7 +33,7 @@ def given(**changed) -> dict:
     [
         ({"launch": {"backend": "ddp", "num_processes": 1}}, "does not go with launch.backend ddp"),
         ({"launch": {"backend": "single", "num_processes": 2}}, "does not go with launch.backend single"),
-        ({"launch": {"backend": "fsdp", "num_processes": 3}}, r"rft\.prompts_per_step 16 must be a multiple of"),
+        ({"launch": {"backend": "fsdp", "num_processes": 3}}, r"rft\.prompts_per_step 8 must be a multiple of"),
         ({"launch": {"backend": "ddp", "num_processes": 2}, "sft": {"batch_size": 7}}, r"sft\.batch_size 7 must be"),
         ({"launch": {"backend": "fsdp", "num_processes": 2}, "rft": {"engine": "trl"}}, "trl runs with ddp only"),
         ({"launch": {"backend": "zero1", "num_processes": 2}}, r"launch\.backend"),
@@ -56,6 +56,41 @@ def test_another_number_of_processes_than_was_started_is_refused(monkeypatch):
     joined = launch.joined(Launch(backend="ddp", num_processes=2), "tasks.rft")
     with pytest.raises(LaunchError, match="num_processes is 2, but WORLD_SIZE says that 4"), joined:
         pass
+
+
+STAGE = """
+import os, signal, sys, time
+from tasks import launch
+from tasks.models import processes
+from tasks.schema.launch import Launch
+
+with launch.joined(Launch(backend="ddp", num_processes=2), "stage"):
+    asked = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    print("ranks", processes.gather([processes.rank()]), flush=True)
+    if sys.argv[1] == "raise" and processes.rank() == 1:
+        raise ValueError("what went wrong")
+    while sys.argv[1] != "end" and not processes.any_of(bool(asked)):
+        time.sleep(0.1)
+    if sys.argv[1] == "pause":
+        sys.exit(os.EX_TEMPFAIL)
+"""
+
+
+@pytest.mark.parametrize(("what", "code"), [("end", 0), ("raise", 1), ("pause", os.EX_TEMPFAIL)])
+def test_processes_begin_and_end_together(tmp_path, what, code):
+    (tmp_path / "stage.py").write_text(STAGE)
+    path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
+    command, environment = [sys.executable, "-m", "stage", what], {**os.environ, "PYTHONPATH": path}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes) as process:
+        assert process.stdout.readline() == "ranks [0, 1]\n"
+        if what == "pause":
+            process.send_signal(signal.SIGTERM)  # reaches both
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    told = "process 1 of 2 failed (exit code 1)" in said and "ValueError: what went wrong" in said
+    assert told == (what == "raise")
 
 
 class Stage:

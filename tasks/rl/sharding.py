@@ -52,7 +52,7 @@ def alike(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     return [part for part in parts if part]
 
 
-def passes_to_go(model: nn.Module, num: int) -> int:
+def passes_owed(model: nn.Module, num: int) -> int:
     """How many forward and backward passes after its own `num` a process owes to the sharded layers of the others."""
     return max(processes.gather([num])) - num if layers(model) else 0
 

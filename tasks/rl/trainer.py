@@ -250,10 +250,11 @@ class Trainer:
                     passed = [*groups, idle] if self.sharded else groups
                     self.policy.pictures.encode([group.prompt for group in passed])
             batches = list(micro_batches(groups, self.params.micro_batch_tokens))
+            owed = sharding.passes_owed(self.model, len(batches))
             for batch in batches:
                 for name, value in self._backward(batch).items():
                     totals[name] = totals.get(name, 0.0) + float(value)
-            for _ in range(sharding.passes_to_go(self.model, len(batches))):
+            for _ in range(owed):
                 self._backward([idle])
             self.policy.pictures.backward()
             sharding.sum_gradients(self.trained)

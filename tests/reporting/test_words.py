@@ -184,7 +184,8 @@ def test_a_rounded_zero_has_no_minus():
 def test_summary_is_aligned_and_names_the_existence_mode(study):
     lines = summary(["The verdict."], [comparison(4, 0.012, 0.07)], 0.95, study).splitlines()
     assert lines[:2] == ["The verdict.", ""]
-    header, base, _, grpo, _, mode = lines[2:]
+    header, base, _, grpo, _, mode, matched = lines[2:]
     assert mode == "Categories asked (grade.existence): ground_truth."
+    assert matched.startswith("Matched by data (grid.matched): SFT and RFT learn from the same labelled pictures")
     assert header.index("AP50") == base.rindex("0.600") == grpo.index("0.800")
     assert grpo.endswith("+0.012 to +0.070  better")

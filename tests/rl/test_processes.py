@@ -1,4 +1,4 @@
-"""Two processes make the steps of one: the same rollouts, loss and gradients, whatever the algorithm."""
+"""Two processes make the steps of one, sharded or not: the same rollouts, loss and gradients."""
 
 import dataclasses
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from tasks.graders.rubric import Grade
+from tasks.rl import sharding
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
 from tasks.rl.self_training import OnlineSelfTraining, gold_tokens
 from tasks.rl.trainer import Trainer
+from tasks.schema.launch import Launch
 from tests.together import together
 
 SMALL = {"prompts_per_step": 4, "max_completion_length": 24, "micro_batch_tokens": 100, "num_iterations": 2}
@@ -39,7 +41,8 @@ def step(job, make_algorithm) -> dict:
         return rollout
 
     def applied():
-        seen.setdefault("gradients", [p.grad.clone() if p.grad is not None else None for p in trainer.trained])
+        gradients = [p.grad for p in trainer.trained]
+        seen.setdefault("gradients", [g if g is None else sharding.full(g).clone() for g in gradients])
         apply()
 
     trainer.roll_out, trainer.optimizer.step = rolled, applied
@@ -49,12 +52,17 @@ def step(job, make_algorithm) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo", "online_st"])
-def test_a_step_of_two_processes_is_that_of_one(make_job, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "backend"),
+    [("grpo", "ddp"), ("ppo", "ddp"), ("online_st", "ddp"), ("grpo", "fsdp"), ("ppo", "fsdp")],
+)
+def test_a_step_of_two_processes_is_that_of_one(make_job, algorithm, backend):
     job = own(make_job(algorithm, **SMALL), minibatches=3, epochs=1)
     make = {"grpo": Grpo, "ppo": Ppo}.get(algorithm)
     make = make or (lambda policy, params: OnlineSelfTraining(policy, params, gold_tokens(job)))
-    alone, pair = step(job, make), together(2, lambda: step(dataclasses.replace(job), make))
+    alone, launch = step(job, make), Launch(backend=backend, num_processes=2)
+    shared = job.params.model_copy(update={"launch": launch})
+    pair = together(2, lambda: step(dataclasses.replace(job, params=shared), make))
     assert pair[0]["completions"] + pair[1]["completions"] == alone["completions"]
     assert pair[0]["budget"] == pair[1]["budget"] == alone["budget"]
     for one in pair:
