@@ -58,7 +58,7 @@ def _dask(cluster: Cluster) -> TaskRunner:
 
     if cluster.address:
         return DaskTaskRunner(address=cluster.address)
-    workers = {"n_workers": cluster.limit, "threads_per_worker": 1, "dashboard_address": None}
+    workers = {"n_workers": cluster.limit, "threads_per_worker": 1, "dashboard_address": ":0"}
     return DaskTaskRunner(cluster_kwargs=workers)
 
 

@@ -104,9 +104,9 @@ def start(environment: dict, *arguments: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str]:
     """Exit code and what went to stderr."""
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=seconds)[1]
     return process.returncode, errors
 
 
