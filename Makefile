@@ -1,11 +1,11 @@
-# make demo | test | test-all | ui | app | base | lint
+# make demo | test | test-all | test-clusters | ui | app | base | lint
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all ui app base lint
+.PHONY: demo test test-all test-clusters ui app base lint
 
 # The environment, once: locked versions, then again only when they change.
 .venv/run: pyproject.toml constraints.txt
@@ -27,6 +27,11 @@ test: .venv/test
 
 test-all: .venv/test
 	python -m pytest -m ''
+
+# Dask, Ray, submitit and S3 as well, of which test-all skips what is not installed.
+test-clusters: .venv/test
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,clusters]'
+	python -m pytest -m '' tests/test_scaling.py tests/flows/test_cluster.py
 
 lint: .venv/test
 	ruff check . && ruff format --check .

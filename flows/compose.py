@@ -29,12 +29,16 @@ HEADER = """\
 
 
 def resolve(config: DictConfig, overrides: list[str]) -> dict:
-    """The composed config as plain data in the order of the schema; `ParamsError` names each bad key."""
+    """The composed config as plain data in the order of the schema; `ParamsError` names each bad key.
+
+    Without `cluster`: where stages run makes no other study of them, so params.yaml does not say it.
+    """
     origin = shlex.join(["conf/", *overrides])
     try:
         raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ParamsError(f"{origin}: {error}") from None
+    raw.pop("cluster", None)
     return validate(raw, origin).model_dump()
 
 

@@ -1,6 +1,7 @@
 """One stage of `dvc.yaml` as a Prefect task, run by DVC in a process of its own. The only user of Prefect in tasks/.
 
-DVC decides whether there is anything to do, restores what it has cached and records the result; Prefect shows it.
+DVC decides whether there is anything to do, restores what it has cached and records the result; Prefect shows it. The
+task may run in the flow's process or in a worker on another machine that sees the flow's workspace.
 """
 
 import json
@@ -8,9 +9,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from uuid import UUID
@@ -27,15 +29,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
+from tasks.locks import Gpus, Lock, forget_dead
 from tasks.progress import Progress, read_progress
+from tasks.pulse import POLL_SECONDS, Flow, Listener
 
 LOGS = Path(".rft/logs")
 PAGES = Path(".rft/mlflow.json")  # {study: address of its run}, which tasks.tracking leaves
+LOCKS = Path(".rft/locks")
 NUM_TAIL_LINES = 20
 SUPERVISE = Path(__file__).with_name("supervise.py")
-
-_running: set[subprocess.Popen] = set()
-_stopped = threading.Event()
 
 
 class StageError(RuntimeError):
@@ -47,16 +49,12 @@ def dvc_command(name: str) -> list[str]:
     return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
 
 
-@contextmanager
-def stages_end_with_this():
-    """Leaving the block, by an exception too, stops every stage that still runs and lets none start."""
-    _stopped.clear()
-    try:
-        yield
-    finally:
-        _stopped.set()
-        for process in list(_running):
-            process.stdin.close()  # the supervisor's sign to stop the group
+@dataclass(frozen=True)
+class _Held:
+    """What a stage holds: descriptors for its supervisor to inherit, and what its environment is told of it."""
+
+    files: list[int]
+    environment: dict[str, str]
 
 
 class _Shown:
@@ -89,40 +87,84 @@ class _Shown:
             self._logger.warning(f"the progress is not shown: {error!r}")
 
 
-def _run(name: str, log: Path, shown: _Shown) -> int:
+def _wait_for(take: Callable[[], bool], what: str, listener: Listener) -> None:
+    told = False
+    while True:
+        if listener.ended():
+            raise StageError("not run: the flow has ended")
+        if take():
+            return
+        if not told:
+            get_run_logger().info(f"waits for {what}")
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _held(name: str, num_gpus: int, flow: Flow, listener: Listener) -> Iterator[_Held]:
+    """The stage itself and `num_gpus` GPUs of this machine, waited for and held."""
+    lock = Lock(flow.workspace / LOCKS / name)
+    try:
+        gpus = Gpus(num_gpus)
+    except ValueError as error:
+        raise StageError(f"stage {name}: {error}") from None
+    try:
+        _wait_for(lock.take, "another worker, which still runs this stage", listener)
+        _wait_for(gpus.take, f"{num_gpus} free GPU(s)", listener)
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus.names)} if gpus.names else {}
+        yield _Held([*lock.files, *gpus.files], environment)
+    finally:
+        lock.release()
+        gpus.release()
+
+
+def _run(name: str, log: Path, flow: Flow, listener: Listener, held: _Held) -> int:
     """The exit code of the stage. Its output goes to a file, which outlives this process, then to Prefect."""
+    shown = _Shown(name)
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     with log.open("w") as output, log.open(encoding="utf-8", errors="replace", newline="\n") as tail:
         process = subprocess.Popen(
             [sys.executable, str(SUPERVISE), *dvc_command(name)],
+            cwd=flow.workspace,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PATH": programs, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PATH": programs, "PYTHONUNBUFFERED": "1", **held.environment},
             start_new_session=True,
+            pass_fds=held.files,
         )
-        _running.add(process)
-        if _stopped.is_set():  # the flow ended between the submission and here
-            process.stdin.close()
         rest = ""
-        while process.poll() is None:
-            rest = shown.forward(tail, rest)
-            time.sleep(0.2)
-        shown.forward(tail, rest + "\n")
-        _running.discard(process)
-        process.stdin.close()
+        try:
+            while process.poll() is None:
+                if listener.ended() and not process.stdin.closed:
+                    process.stdin.close()  # the supervisor's sign to stop the group
+                rest = shown.forward(tail, rest)
+                time.sleep(POLL_SECONDS)
+            shown.forward(tail, rest + "\n")
+        finally:
+            process.stdin.close()
     return process.returncode
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=0)
-def run_stage(name: str) -> None:
-    """Bring the stage `name` up to date; `StageError` where DVC or the stage fails."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{name}.log"
-    code = _run(name, log, _Shown(name))
+def run_stage(name: str, num_gpus: int, flow: Flow) -> None:
+    """Bring the stage `name` up to date in the workspace of `flow`; `StageError` where DVC or the stage fails.
+
+    It gets `num_gpus` GPUs of this machine to itself, if that has any, and ends when the flow does.
+    """
+    try:
+        listener = Listener(flow)
+    except FileNotFoundError as error:
+        raise StageError(f"stage {name}: {error}") from None
+    log = flow.workspace / LOGS / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with _held(name, num_gpus, flow, listener) as held:
+        forget_dead(flow.workspace / ".dvc" / "tmp", " ".join(dvc_command(name)[-4:]))
+        code = _run(name, log, flow, listener, held)
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_TAIL_LINES:]
-        raise StageError("\n".join([f"stage {name} failed with exit code {code}; the end of {log}:", *lines]))
+        shown = log.relative_to(flow.workspace)
+        raise StageError("\n".join([f"stage {name} failed with exit code {code}; the end of {shown}:", *lines]))
 
 
 def _verdicts(metrics: dict) -> list[dict]:

@@ -166,7 +166,7 @@ FORBIDDEN = {
     "tasks/rl": {"tasks.scoring"},
 }
 ONLY_IN = {"prefect": {"tasks/stage.py"}, "mlflow": {VIEW}}
-OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.params", "tasks.jobs")
+OF_TASKS_IN_FLOWS = ("tasks.stage", "tasks.pulse", "tasks.params", "tasks.jobs")
 
 
 def python_files(folder: str) -> list[Path]:

@@ -18,7 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.states import Cancelling
 
-from flows.pipeline import read_graph
+from flows.pipeline import Node, PipelineError, read_graph
 from tasks.params import load_params
 from tasks.stage import PAGES
 
@@ -106,9 +106,9 @@ def start(environment: dict, *arguments: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str]:
     """Exit code and what went to stderr."""
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=seconds)[1]
     return process.returncode, errors
 
 
@@ -258,6 +258,17 @@ def test_the_graph_is_dvcs(checkout):
     write_graph({"start": CHAINS["start"], "m": matrix})
     Path("data").write_text("not a stage")
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], check=True)
-    assert read_graph([]) == {"start": set(), "m@1": {"start"}, "m@2": {"start"}}
-    assert read_graph(["m@2"]) == {"start": set(), "m@2": {"start"}}
+    start = Node(frozenset(), 0)
+    needs_it = Node(frozenset({"start"}), 0)
+    assert read_graph([]) == {"start": start, "m@1": needs_it, "m@2": needs_it}
+    assert read_graph(["m@2"]) == {"start": start, "m@2": needs_it}
     assert read_graph(["m"]) == read_graph([])
+
+
+def test_a_stage_says_how_many_gpus_it_needs(checkout):
+    """The number may come from params.yaml, as that of a training's processes does."""
+    write_graph({"a": {**CHAINS["start"], "meta": {"gpus": "${rft.num_generations}"}}})
+    assert read_graph([])["a"].num_gpus == yaml.safe_load(Path("params.yaml").read_text())["rft"]["num_generations"]
+    write_graph({"a": {**CHAINS["start"], "meta": {"gpus": "two"}}})
+    with pytest.raises(PipelineError, match="a: meta: gpus: 'two'"):
+        read_graph([])
