@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 RUNNERS = ("threads", "dask", "ray")
+CODE = Path(__file__).resolve().parent.parent  # what workers import
 
 
 class ClusterError(ValueError):
@@ -54,10 +55,13 @@ def _threads(cluster: Cluster) -> TaskRunner:
 
 
 def _dask(cluster: Cluster) -> TaskRunner:
+    import dask
     from prefect_dask import DaskTaskRunner
 
     if cluster.address:
         return DaskTaskRunner(address=cluster.address)
+    # a killed worker is started again; else Dask gives up for good one that is not back within 15 seconds
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"})
     workers = {"n_workers": cluster.limit, "threads_per_worker": 1, "dashboard_address": ":0"}
     return DaskTaskRunner(cluster_kwargs=workers)
 
@@ -67,7 +71,7 @@ def _ray(cluster: Cluster) -> TaskRunner:
     from prefect_ray import RayTaskRunner
 
     # Ray hides every GPU from a task that asked Ray for none: ours are leased in tasks.locks
-    variables = {"PYTHONPATH": str(Path.cwd()), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    variables = {"PYTHONPATH": str(CODE), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     settings = {"runtime_env": {"env_vars": variables}}
     if not cluster.address:
         settings |= {"num_cpus": cluster.limit, "include_dashboard": False, "object_store_memory": 100 * 2**20}
@@ -85,7 +89,9 @@ def shared_server(cluster: Cluster) -> Iterator[None]:
             "(prefect server start --host 0.0.0.0)"
         )
     else:
-        with SubprocessASGIServer() as server, temporary_settings({PREFECT_API_URL: server.api_url}):
+        server = SubprocessASGIServer()
+        server.start()  # it ends with this process, as Prefect's own does: after the last messages to it
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def waiting_stage(name: str, needs: tuple[str, ...] = ()) -> dict:
 GRAPH = {"one": waiting_stage("one"), "two": waiting_stage("two"), "last": waiting_stage("last", ("one", "two"))}
 
 
+def until_started(num: int, flow: subprocess.Popen) -> None:
+    until(lambda: len(ran()) >= num or flow.poll() is not None, 900)
+    assert flow.poll() is None, finish(flow)
+
+
 def ran() -> list[tuple[str, int, int, str]]:
     """(stage, its process, its worker's process, its GPU) of each start."""
     lines = Path("ran").read_text().splitlines() if Path("ran").exists() else []
@@ -59,17 +65,17 @@ def test_stages_run_on_two_workers_and_that_of_a_killed_one_runs_again(environme
     write_graph(GRAPH)
     machine = {"CUDA_VISIBLE_DEVICES": "7,9", "TMPDIR": str(checkout)}
     flow = start({**environment, **machine}, "--runner", runner)
-    until(lambda: len(ran()) == 2, 300)
+    until_started(2, flow)
     (_, kept, worker, gpu), (name, process, killed, other) = ran()
     assert {gpu, other} == {"7", "9"}
     assert worker != killed and flow.pid not in (worker, killed)
     os.kill(killed, signal.SIGKILL)
-    until(lambda: len(ran()) == 3, 300)
+    until_started(3, flow)
     assert ended(process) and not ended(kept)  # it is gone before its second run starts
     again = ran()[2]
     assert again[0] == name and again[3] == other
     Path("go").touch()
-    code, errors = finish(flow, 300)
+    code, errors = finish(flow, 900)
     assert code == 0, errors
     assert [start[0] for start in ran()].count(name) == 2 and len(ran()) == 4
     assert all(Path(name).read_text() == name for name in GRAPH)
@@ -80,12 +86,12 @@ def test_stages_run_on_two_workers_and_that_of_a_killed_one_runs_again(environme
 def test_a_killed_flow_leaves_no_stage_on_its_workers(environment, checkout, runner):  # noqa: F811
     write_graph({"one": GRAPH["one"]})
     flow = start(environment, "--runner", runner, "--limit", "1")
-    until(lambda: ran(), 300)
+    until_started(1, flow)
     flow.send_signal(signal.SIGKILL)
     until(lambda: ended(ran()[0][1]), 120)
     finish(flow)
     Path("go").touch()
-    code, errors = finish(start(environment, "--runner", runner, "--limit", "1"), 300)
+    code, errors = finish(start(environment, "--runner", runner, "--limit", "1"), 900)
     assert code == 0, errors
 
 
