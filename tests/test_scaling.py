@@ -62,7 +62,7 @@ def studies(checkout):  # noqa: F811
     return checkout
 
 
-@needs("hydra_plugins.hydra_submitit_launcher", "slurm")
+@needs("submitit", "slurm")
 def test_jobs_of_submitit_run_beside_each_other_in_workspaces_of_their_own(studies):
     """Submitit's local executor runs jobs as SLURM's does, as processes of their own that take turns with nobody."""
     sweep = [sys.executable, "-m", "flows.sweep"]
