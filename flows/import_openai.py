@@ -78,7 +78,8 @@ def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, 
     base = compose([f"{group}={option}" for group, option in groups.items()])
     paths = {split: os.path.relpath(path, CONF.parent) for split, path in files.items()}
     made = plan(body, spec, validate(base, "conf/"), rows, paths)
-    del base["grid"]["k_own"], base["grid"]["k_matched"]  # the schema makes them of k
+    for key in ("k_own", "k_matched", "init", "k_warmup"):  # the schema makes them of the rest
+        del base["grid"][key]
     validate(merged(base, {"study": name, **made.sections}), str(job))
     options = {"dataset": name, **groups, "reward": name}
     defaults = "\n".join(f"  - override /{group}: {option}" for group, option in options.items())

@@ -21,7 +21,8 @@ def curves(grid: Grid, policies: Path, out: Path) -> None:
     """Write the curves of every run that `grid` names; one that has no reward to show leaves no file."""
     for folder in ("val", "reward"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for policy, k, seed in itertools.product(["warmup", *grid.policy], grid.k, grid.seed):
+    own = [grid.init] if grid.init == "warmup" else []  # the SFT policy is in grid.policy
+    for policy, k, seed in itertools.product([*own, *grid.policy], grid.k, grid.seed):
         name = f"{policy}-{k}-{seed}"
         history = json.loads((policies / name / "history.json").read_text(encoding="utf-8"))
         for folder, rows in (("val", history["val"]), ("reward", history["steps"])):

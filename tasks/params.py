@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 from tasks.schema.dataset import FileDataset
+from tasks.schema.grid import ALGORITHMS, Grid
 from tasks.schema.launch import Launch, shared_out
 from tasks.schema.model import Model
 from tasks.schema.reward import (
@@ -27,9 +28,8 @@ from tasks.schema.reward import (
 )
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
-__all__ += ["JobReward", "Model", "RankingReward", "Reward", "RewardModel"]
+__all__ += ["ALGORITHMS", "Grid", "JobReward", "Model", "RankingReward", "Reward", "RewardModel"]
 
-ALGORITHMS = ("grpo", "ppo", "offline_st", "online_st")
 EMBEDDED_TASKS = ("detection", "open_vocabulary", "classification", "grounding")
 WORD_TASKS = ("stories", "programs", "cases")
 
@@ -209,48 +209,6 @@ class Grade(Section):
     sam: str | None = None
 
 
-class Grid(Section):
-    """What a study varies. `policy` is `sft` and the algorithms: the policies graded beside the base model. Samples of
-    those of them in `rerank` are chosen among by a reward model too.
-
-    `matched` says what SFT and RFT have alike beside the labelled samples: nothing (`data`: SFT takes the steps that
-    the section `sft` gives it), or what the first algorithm's run spent with its warm-up, in gradient steps (`steps`)
-    or in FLOPs (`flops`). SFT then needs that run, which is another edge of the graph: `k_own` and `k_matched`, of
-    which one is `k` and the other empty, are the matrices of the stages `sft` and `sft_matched`.
-    """
-
-    k: Annotated[list[Count], Field(min_length=1)]
-    seed: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    algorithm: Annotated[list[Literal[ALGORITHMS]], Field(min_length=1)]
-    policy: Annotated[list[str], Field(min_length=1)]
-    rerank: list[str] = Field(default=[])
-    matched: Literal["data", "steps", "flops"] = "data"
-    k_own: list[Count] = Field(default_factory=lambda grid: grid["k"] if grid["matched"] == "data" else [])
-    k_matched: list[Count] = Field(default_factory=lambda grid: [] if grid["matched"] == "data" else grid["k"])
-
-    @model_validator(mode="after")
-    def _one_way_of_sft(self):
-        own, matched = (self.k, []) if self.matched == "data" else ([], self.k)
-        if (self.k_own, self.k_matched) != (own, matched):
-            raise ValueError(
-                f"with matched {self.matched} and k {self.k}, k_own must be {own} and k_matched {matched}: "
-                "python -m flows.compose writes them"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if self.policy != ["sft", *self.algorithm]:
-            raise ValueError(f"policy must be {['sft', *self.algorithm]} (sft, then grid.algorithm), not {self.policy}")
-        if unknown := sorted(set(self.rerank) - set(self.policy)):
-            raise ValueError(f"rerank holds {unknown[0]!r}, which is not in policy {self.policy}")
-        for name in ("k", "seed", "algorithm", "rerank"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} holds a value twice: {values}")
-        return self
-
-
 class Report(Section):
     """`resamples` of the bootstrap; `confidence` of the intervals. A study that can well miss a difference in mean
     reward of `relevant_difference` has too little data to say that none is shown. `published`: a table of a paper's
@@ -281,6 +239,25 @@ class Params(Section):
     launch: Launch
 
     _shares = model_validator(mode="after")(shared_out)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_init(cls, raw: dict) -> dict:
+        grid = raw.get("grid")
+        if not isinstance(grid, dict) or "init" in grid:
+            return raw
+        shared = raw.get("warmup") == raw.get("sft") and grid.get("matched", "data") == "data"
+        return {**raw, "grid": {**grid, "init": "sft" if shared else "warmup"}}
+
+    @model_validator(mode="after")
+    def _init_is_what_it_says(self):
+        shared = self.warmup == self.sft and self.grid.matched == "data"
+        if self.grid.init != (right := "sft" if shared else "warmup"):
+            raise ValueError(
+                f"grid.init is {self.grid.init}: with grid.matched {self.grid.matched} and these sections warmup and sft it "
+                f"must be {right}: python -m flows.compose writes it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _engine_has_the_algorithms(self):

@@ -2,11 +2,11 @@
 `grid.rerank`.
 
 `python -m tasks.rerank --policy grpo --k 4 --seed 0 --pool data/pool --slice data/slice/4-0
---warmup policies/warmup-4-0 --model policies/grpo-4-0 --samples grades/grpo-4-0/samples.jsonl --out grades/grpo-4-0`
+--init policies/sft-4-0 --model policies/grpo-4-0 --samples grades/grpo-4-0/samples.jsonl --out grades/grpo-4-0`
 
-The reward model starts from the policy, learns from chains of the warm-up on the slice's train questions and is chosen
-on val, as `tasks.models.reward_model` says; the test is only reranked, the very samples that the majority vote counts.
-rerank.jsonl holds the chosen answer to each problem, rerank.json the share of right ones.
+The reward model starts from the policy, learns from chains of what RFT began with on the slice's train questions and is
+chosen on val, as `tasks.models.reward_model` says; the test is only reranked, the very samples that the majority vote
+counts. rerank.jsonl holds the chosen answer to each problem, rerank.json the share of right ones.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def choose(model: RewardModel, samples: Sequence[dict]) -> list[dict]:
     return rows
 
 
-def rerank(job: Job, warmup: Path, samples: Path, out: Path) -> dict:
+def rerank(job: Job, init: Path, samples: Path, out: Path) -> dict:
     """Train the reward model of `job`'s policy, write rerank.jsonl; returns the metrics.
 
     ValueError where there is nothing to rerank.
@@ -50,7 +50,7 @@ def rerank(job: Job, warmup: Path, samples: Path, out: Path) -> dict:
     if not sampled:
         raise ValueError(f"{samples} is empty: no test question is {' or '.join(VOTED)}; leave grid.rerank empty")
     questions = {name: [q for q in getattr(job, name) if q.task in VOTED] for name in ("train", "val")}
-    sampler = load_model(job.params.model, warmup)
+    sampler = load_model(job.params.model, init)
     chains = {name: sample_chains(job, sampler, some, settings.samples) for name, some in questions.items()}
     del sampler
     model = RewardModel(job)
@@ -68,7 +68,7 @@ def rerank(job: Job, warmup: Path, samples: Path, out: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("pool", "slice", "warmup", "model", "samples", "out"):
+    for name in ("pool", "slice", "init", "model", "samples", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--policy", required=True)
     parser.add_argument("--k", type=int, required=True)
@@ -76,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     job = Job(load_params(), args.policy, args.pool, args.slice, args.model, args.seed)
     metrics = {"policy": args.policy, "k": args.k, "seed": args.seed}
-    metrics |= rerank(job, args.warmup, args.samples, args.out)
+    metrics |= rerank(job, args.init, args.samples, args.out)
     (args.out / "rerank.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(json.dumps(metrics))
 

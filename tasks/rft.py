@@ -1,6 +1,6 @@
-"""Stage `rft`: reinforcement fine-tuning from the warm-up with verifiable rewards.
+"""Stage `rft`: reinforcement fine-tuning from the SFT policy or a warm-up of its own, with verifiable rewards.
 
-`python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/warmup-4-0 --seed 0
+`python -m tasks.rft --algorithm grpo --pool data/pool --slice data/slice/4-0 --init policies/sft-4-0 --seed 0
 --out policies/grpo-4-0` GRPO (DeepSeekMath, arXiv 2402.03300; Visual-RFT, arXiv 2503.01785) or PPO (ReFT, arXiv
 2401.08967), by our engine `kshot` or by TRL's; or self-training, ReFT's baselines. The reward is the grader of
 `tasks.graders`, which validation and grading use too; training stops early and keeps the best weights by it on val.

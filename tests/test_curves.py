@@ -2,11 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
 from tasks.curves import curves
 from tasks.params import Grid
+
+GRID = Grid(k=[1], seed=[0], algorithm=["grpo"], policy=["sft", "grpo"])
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def policies(tmp_path):
 
 
 def test_a_file_for_every_run_that_has_rewards(policies):
-    curves(Grid(k=[1], seed=[0], algorithm=["grpo"], policy=["sft", "grpo"]), policies, policies / "out")
+    curves(GRID, policies, policies / "out")
     found = {str(f.relative_to(policies / "out")): list(csv.DictReader(f.open())) for f in policies.rglob("*.csv")}
     assert found == {
         "val/sft-1-0.csv": [{"step": "0", "reward": "0.4"}],
@@ -38,4 +41,10 @@ def test_a_file_for_every_run_that_has_rewards(policies):
 
 def test_a_run_of_the_grid_that_is_missing_is_named(policies):
     with pytest.raises(FileNotFoundError, match="warmup-2-0"):
-        curves(Grid(k=[2], seed=[0], algorithm=["grpo"], policy=["sft", "grpo"]), policies, policies / "out")
+        curves(GRID.model_copy(update={"k": [2]}), policies, policies / "out")
+
+
+def test_a_study_whose_rft_begins_with_sft_has_no_warmup(policies):
+    shutil.rmtree(policies / "warmup-1-0")
+    curves(GRID.model_copy(update={"init": "sft", "k_warmup": []}), policies, policies / "out")
+    assert {f.name for f in (policies / "out" / "val").iterdir()} == {"sft-1-0.csv", "grpo-1-0.csv"}

@@ -14,8 +14,9 @@ from tasks.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = {"k": [1, 2], "seed": [0, 1], "algorithm": ["grpo"], "policy": ["sft", "grpo"], "rerank": ["grpo"]}
-OWN = {"matched": "data", "k_own": [1, 2], "k_matched": []}
-MATCHED = {"matched": "flops", "k_own": [], "k_matched": [1, 2]}
+OWN = {"matched": "data", "k_own": [1, 2], "k_matched": [], "init": "warmup", "k_warmup": [1, 2]}
+SHARED = OWN | {"init": "sft", "k_warmup": []}
+MATCHED = OWN | {"matched": "flops", "k_own": [], "k_matched": [1, 2]}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 VIEW = "tasks/tracking.py"  # only shows: no result depends on it, so only `publish` does
 
@@ -61,6 +62,13 @@ def test_sft_waits_for_rft_only_where_it_is_to_spend_as_much(tmp_path, monkeypat
     assert graph["sft_matched@2-1"] == {"prepare", "slice@2-1", "warmup@2-1", "rft@grpo-2-1"}
     assert graph["grade@sft-2-1"] == {"prepare", "grade_base", "sft_matched@2-1"}
     assert not any(name.startswith("sft@") for name in graph)
+
+
+def test_rft_begins_with_the_sft_policy_where_the_warmup_is_the_same_training(tmp_path, monkeypatch):
+    graph = read_graph(tmp_path, monkeypatch, SHARED)
+    assert graph["rft@grpo-2-1"] == {"prepare", "slice@2-1", "sft@2-1"}
+    assert graph["rerank@grpo-2-1"] == {"prepare", "slice@2-1", "sft@2-1", "rft@grpo-2-1", "grade@grpo-2-1"}
+    assert not any(name.startswith("warmup") for name in graph)
 
 
 def test_the_report_needs_every_grade(graph):

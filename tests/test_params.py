@@ -48,6 +48,10 @@ def test_the_shipped_file_loads():
         ("reward_model.samples", 1),
         ("grid.matched", "flops"),  # and k_own as for data
         ("grid.k_own", [1]),
+        ("grid.init", "warmup"),  # whose settings are those of sft
+        ("grid.init", "base"),
+        ("grid.k_warmup", [4]),
+        ("warmup.batch_size", 4),  # and grid.init as for a warm-up that is SFT
         ("reward.detection.iou_threshold", 1.5),
         ("reward.classification.lable", 1.0),
         ("reward.grounding.giou", -1.0),
@@ -93,6 +97,7 @@ def test_reranking_needs_samples():
 
 def test_a_budget_that_trl_does_not_count_cannot_be_matched():
     raw = changed("rft.engine", "trl")
-    raw["grid"] |= {"matched": "steps", "k_own": [], "k_matched": raw["grid"]["k"]}
+    k = raw["grid"]["k"]
+    raw["grid"] |= {"matched": "steps", "k_own": [], "k_matched": k, "init": "warmup", "k_warmup": k}
     with pytest.raises(ParamsError, match=r"grid\.matched steps .* rft\.engine trl does not count"):
         validate(raw, "params.yaml")

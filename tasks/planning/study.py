@@ -80,7 +80,7 @@ class Study:
         """One run of each stage; `train`, `val` and `test` are numbers of questions."""
         params, found = self.params, {}
         check = self.validation(val)
-        for name in ("warmup", "sft"):
+        for name in dict.fromkeys((params.grid.init, "sft")):
             section = getattr(params, name)
             steps = section.num_steps(train)
             checks = 1 + ceil(steps / section.eval_steps) if steps else 0

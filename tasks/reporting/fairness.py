@@ -66,16 +66,16 @@ def _broken_promise(study: Study, algorithm: str) -> list[str]:
 
 
 def _spent(study: Study, algorithm: str) -> dict[tuple[int, int], tuple[float | None, float | None]]:
-    """{(k, seed): what SFT spent, what `algorithm` and its warm-up spent together}; None where a history is silent. Of
-    labelled samples, which the two share, RFT has spent its own.
+    """{(k, seed): what SFT spent, what `algorithm` and what it began with spent together}; None where a history is
+    silent. Of labelled samples, which the two share, RFT has spent its own.
     """
     mode, (_, told) = study.grid.matched, PROMISED[study.grid.matched]
-    warmups = {(h.k, h.seed): h for h in study.histories if h.policy == "warmup"}
+    begun = {(h.k, h.seed): h for h in study.histories if h.policy == study.grid.init}
     found = {}
     for rft, sft in _pairs(study.histories, algorithm):
-        warmup = warmups[rft.k, rft.seed]
+        init = begun[rft.k, rft.seed]
         # a warm-up of no steps counts nothing
-        parts = [told(rft)] + ([told(warmup)] if mode != "data" and warmup.steps else [])
+        parts = [told(rft)] + ([told(init)] if mode != "data" and init.steps else [])
         found[rft.k, rft.seed] = told(sft), None if None in parts else sum(parts)
     return found
 

@@ -141,7 +141,7 @@ def read_study(grid: Grid, grades: Path, policies: Path) -> Study:
     points = [(policy, k, seed) for k in grid.k for policy in grid.policy for seed in grid.seed]
     base = _read_grade(grades / "base", "base", None, None)
     graded = [_read_grade(grades / f"{p}-{k}-{seed}", p, k, seed, p in grid.rerank) for p, k, seed in points]
-    trained = [("warmup", k, seed) for k in grid.k for seed in grid.seed] + points
+    trained = [("warmup", k, seed) for k in grid.k_warmup for seed in grid.seed] + points
     histories = [_read_history(policies / f"{p}-{k}-{seed}" / "history.json", p, k, seed) for p, k, seed in trained]
     return Study(grid, base, tuple(_as_asked(base, g, grades) for g in graded), tuple(histories))
 

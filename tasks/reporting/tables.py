@@ -22,8 +22,8 @@ COSTS = {  # of history.json: budget; summed over the warm-up and RFT
 
 @dataclass(frozen=True)
 class Cost:
-    """What a policy cost at one k, means over seeds. RFT's holds its warm-up's; `counts` (COSTS) and `peak_memory`
-    (bytes, the larger of the two) are None where a history does not tell.
+    """What a policy cost at one k, means over seeds. RFT's holds that of what it began with; `counts` (COSTS) and
+    `peak_memory` (bytes, the larger of the two) are None where a history does not tell.
     """
 
     k: int
@@ -40,9 +40,9 @@ def costs(study: Study) -> list[Cost]:
 
 
 def _cost(study: Study, policy: str, k: int) -> Cost:
-    warmups = {run.seed: run for run in study.trainings("warmup", k)} if policy in study.grid.algorithm else {}
+    begun = {run.seed: run for run in study.trainings(study.grid.init, k)} if policy in study.grid.algorithm else {}
     runs = study.trainings(policy, k)
-    stages = [[run, warmups[run.seed]] if warmups else [run] for run in runs]  # of each seed
+    stages = [[run, begun[run.seed]] if begun else [run] for run in runs]  # of each seed
     labelled = sorted({run.num_labelled for run in runs})
     return Cost(
         k,

@@ -92,6 +92,15 @@ def test_a_matched_study_says_at_which_k_sft_waits_for_rft():
     assert (grid["matched"], grid["k_own"], grid["k_matched"]) == ("flops", [], [1, 2])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "init"),
+    [([], "sft"), (["sft.steps=40"], "warmup"), (["warmup.steps=0"], "warmup"), (["grid.matched=steps"], "warmup")],
+)
+def test_rft_begins_with_sft_unless_the_warmup_is_another_training(overrides, init):
+    grid = compose(["grid.k=[1,2]", *overrides])["grid"]
+    assert (grid["init"], grid["k_warmup"]) == (init, [1, 2] if init == "warmup" else [])
+
+
 def test_the_file_says_how_it_was_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["grid.k=[1,2]", "+experiment=fsod"])

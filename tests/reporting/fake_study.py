@@ -47,7 +47,8 @@ def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     grid = {"k": list(k), "seed": list(seed), "algorithm": ["grpo"], "policy": ["sft", "grpo"]}
     report = {"resamples": 400, "confidence": 0.95, "num_pictures": num_pictures}
-    return validate({**raw, "grid": grid, "report": report} | sections, "test")
+    warmup = {**raw["sft"], "steps": 20}  # not SFT's: a stage of its own
+    return validate({**raw, "grid": grid, "report": report, "warmup": warmup} | sections, "test")
 
 
 def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
@@ -138,7 +139,8 @@ def write_study(root: Path, params: Params, num_pictures: int = 24, task: str = 
     write_grade(study.grades / "base", params, "base", None, None, questions)
     for k in params.grid.k:
         for seed in params.grid.seed:
-            write_history(study.policies / f"warmup-{k}-{seed}", params, "warmup", k, seed)
+            if params.grid.init == "warmup":
+                write_history(study.policies / f"warmup-{k}-{seed}", params, "warmup", k, seed)
             for policy in params.grid.policy:
                 write_grade(study.grades / f"{policy}-{k}-{seed}", params, policy, k, seed, questions)
                 write_history(study.policies / f"{policy}-{k}-{seed}", params, policy, k, seed)
