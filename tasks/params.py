@@ -254,7 +254,7 @@ class Params(Section):
         shared = self.warmup == self.sft and self.grid.matched == "data"
         if self.grid.init != (right := "sft" if shared else "warmup"):
             raise ValueError(
-                f"grid.init is {self.grid.init}: with grid.matched {self.grid.matched} and these sections warmup and sft it "
+                f"grid.init is {self.grid.init}: with grid.matched {self.grid.matched} and these warmup and sft it "
                 f"must be {right}: python -m flows.compose writes it"
             )
         return self
