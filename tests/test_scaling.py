@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.test_pipeline import environment as prefect_server  # noqa: F401  (a fixture)
+from tests.flows.test_pipeline import until
 from tests.test_main_job import ENV, TINY, checkout, commit, run  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,23 @@ def test_jobs_of_submitit_run_beside_each_other_in_workspaces_of_their_own(studi
     in_turn = {f.parent.parent.name: f.read_text() for f in studies.glob("studies/in_turn/*/*/report/report.md")}
     assert in_turn == jobs
     assert (studies / "report" / "report.md").read_text() == jobs["1"]
+
+
+def test_a_study_runs_as_a_deployment_on_a_work_pool(studies, prefect_server):  # noqa: F811
+    """The four commands of flows/deployed.py, with a worker that takes processes: prefect.yaml is what deploys."""
+    variables = {**prefect_server, "PATH": ENV["PATH"], "KSHOT_WORKSPACE": str(studies), "PYTHONPATH": str(studies)}
+
+    def prefect(*words: str) -> None:
+        done = subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", *words], cwd=studies, env=variables,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    prefect("work-pool", "create", "kshot", "--type", "process")
+    prefect("deploy", "--name", "kshot")
+    prefect("deployment", "run", "study/kshot", "--param", 'overrides=["rft.beta=0.04","study=pooled"]')
+    prefect("worker", "start", "--pool", "kshot", "--run-once")
+    reports = studies / "studies" / "pooled"
+    until(lambda: [f.read_text() for f in reports.glob("*/report/report.md")] == ["0.04\n0.04\n"], 300)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """conf/ and params.yaml: the committed file is what conf/ gives, and nothing bad gets into it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def test_every_option_of_a_group_is_valid(group):
     assert options
     for option in options:
         compose([f"{group}={option}"])
+
+
+def test_every_model_of_the_hub_is_pinned_to_a_commit_of_its_own():
+    """A preset inherits from another of its family: none may keep that one's commit."""
+    models = [compose([f"model={file.stem}"])["model"] for file in (CONF / "model").glob("*.yaml")]
+    pinned = {model["path"]: model["revision"] for model in models if not (ROOT / model["path"]).is_dir()}
+    assert len(pinned) == len(models) - 1 == len(set(pinned.values()))
+    assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in pinned.values())
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
