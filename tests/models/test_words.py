@@ -72,7 +72,7 @@ def run_all(data: Path, model: Path | None, algorithms: list[str], out: Path) ->
         name, init = (policy, None) if policy == "base" else (f"{policy}-4-0", policies / f"{policy}-4-0")
         metrics[policy] = grade(params, data / "pool", init, grades / name, None)
         (grades / name / "metrics.json").write_text(json.dumps(metrics[policy]))
-        assert pictures(grades / name / "predictions.jsonl", data / "pool") == {}
+        assert pictures(grades / name / "predictions.jsonl", data / "pool", policy) == {}
     grid = Grid(k=[4], seed=[0], algorithm=algorithms, policy=["sft", *algorithms])
     report(params.model_copy(update={"grid": grid}), grades, policies, data / "pool", out / "report")
     assert "At k = 4" in (out / "report" / "summary.txt").read_text()
