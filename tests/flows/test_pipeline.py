@@ -74,7 +74,7 @@ def environment(tmp_path_factory):
     server = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with SyncPrefectClient(variables["PREFECT_API_URL"]) as client:
-            until(lambda: client.api_healthcheck() is None, 120)
+            until(lambda: client.api_healthcheck() is None, 600)
         yield variables
     finally:
         server.terminate()
