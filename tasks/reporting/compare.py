@@ -42,6 +42,9 @@ class Score:
     ap: dict[str, Interval]
 
 
+FOUND = ("better", "worse")
+
+
 @dataclass(frozen=True)
 class Difference:
     """Mean reward of `policy` minus that of `other`, paired by question and seed.
@@ -63,11 +66,17 @@ class Difference:
 
     @property
     def why(self) -> str:
-        """What lacks where the verdict is 'too little data', and what these runs show; else nothing."""
+        """What lacks where the verdict is 'too little data', or where it does not follow the interval, which is of this
+        k alone; and what these runs show. Else nothing.
+        """
+        more = "seeds" if self.seed_share > 0.5 else "test questions"
+        if self._shown and self.p < self.p_holm and len(self.by_seed) >= MIN_SEEDS and self.verdict not in FOUND:
+            alone = {1: "better", -1: "worse"}[self._shown]
+            corrected = f"by Holm's correction over the k's p is {self.p_holm:.3f}, not {self.p:.3f}"
+            return f"this k alone would say {alone}, but {corrected}: take more {more}"
         if self.verdict != "too little data":
             return ""
         if len(self.by_seed) >= MIN_SEEDS:
-            more = "seeds" if self.seed_share > 0.5 else "test questions"
             return f"a true difference below {self.detectable:.3f} can go unnoticed: take more {more}"
         one = len(self.by_seed) == 1
         runs = {1: "this run is better", -1: "this run is worse"}[self._shown] if one and self._shown else ""

@@ -92,7 +92,13 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
             rows.append((str(comparison.k), name(score.policy), *reward, *shares, *(cells or [("", "", "")])[0]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*headlines, "", *lines, "", *([mode] if (mode := existence(study)) else []), matched(study)])
+    notes = [
+        f"k = {comparison.k}, {name(difference.policy)} - SFT: {difference.why}."
+        for comparison in comparisons if len(comparisons) > 1  # of one, the headline says it
+        for difference in comparison.differences if difference.other == "sft" and difference.why
+    ]  # fmt: skip
+    about = [*notes, *([mode] if (mode := existence(study)) else []), matched(study)]
+    return "\n".join([*headlines, "", *lines, "", *about])
 
 
 def existence(study: Study) -> str:

@@ -125,6 +125,18 @@ def test_too_little_data_says_what_lacks(changed, why):
     assert difference(-0.01, 0.05, **(three | changed)).why == why
 
 
+def test_an_interval_that_the_verdict_does_not_follow_is_explained(study):
+    """The interval is of one k, the verdict of all: Holm's correction can lie between the two."""
+    seeds = {"verdict": "no difference shown", "by_seed": {0: 0.03, 1: 0.02, 2: 0.02}}
+    found = comparison(4, 0.01, 0.04, **seeds, p=0.01, p_holm=0.052)
+    why = "this k alone would say better, but by Holm's correction over the k's p is 0.052, not 0.010: take more seeds"
+    assert found.differences[0].why == why
+    assert difference(0.01, 0.04, **(seeds | {"verdict": "better"}), p=0.01, p_holm=0.02).why == ""
+    assert difference(-0.01, 0.04, **seeds, p=0.2, p_holm=0.4).why == ""
+    said = summary(["The verdict."], [found, comparison(8, -0.01, 0.04, **seeds)], 0.95, study)
+    assert f"k = 4, GRPO - SFT: {why}." in said.splitlines() and "k = 8, GRPO - SFT" not in said
+
+
 def test_one_seed_says_what_this_run_shows(study):
     changed = {"verdict": "too little data", "by_seed": {0: 0.03}}
     ways = {(0.01, 0.05): "better", (-0.05, -0.01): "worse"}
