@@ -28,8 +28,8 @@ TWINS |= {f"paper/visual_rft_{name}": twin for name, twin in PAPER.items()}
 TWINS |= {f"paper/reft_{name}": twin for name, twin in PAPER.items()} | {"paper/reft_gsm8k_programs": "programs"}
 TINY = [
     "model=tiny", "prompt=short", "slice=all", "sft=tiny", "sft@warmup=tiny", "rft=tiny", "grid=single", "grid.k=[1]",
-    "grid.seed=[0]", "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12", "warmup.steps=1",
-    "warmup.epochs=null", "sft.steps=2", "sft.eval_steps=1", "rft.steps=2", "rft.warmup_steps=1",
+    "grid.seed=[0]", "slice.allow_fewer=true", "dataset.num_train=60", "dataset.num_val=12", "dataset.num_test=12",
+    "warmup.steps=1", "warmup.epochs=null", "sft.steps=2", "sft.eval_steps=1", "rft.steps=2", "rft.warmup_steps=1",
     "rft.prompts_per_step=2", "rft.num_generations=2", "rft.eval_steps=1",
     "report.resamples=100",
 ]  # fmt: skip
