@@ -26,6 +26,7 @@ from tasks.schema.reward import (
     Reward,
     RewardModel,
 )
+from tasks.schema.vllm import Vllm, goes_with_vllm
 
 __all__ = ["ClassificationReward", "DetectionReward", "GroundingReward", "MathsReward", "Params", "ProgramReward"]
 __all__ += ["ALGORITHMS", "Grid", "JobReward", "Model", "RankingReward", "Reward", "RewardModel"]
@@ -160,6 +161,7 @@ class Rft(Section):
     for `warmup_steps`, then falls linearly. A forward pass of the engine `kshot` takes at most `micro_batch_tokens`
     where one group is not more. A step whose mean KL to the reference is above `max_kl` is the last (null: none is).
     More than one of `num_checkpoints`: so many of the best on val are kept beside the policy, as checkpoints/step-N.
+    `vllm` samples the completions in the policy's place (null: it samples them itself).
     """
 
     engine: Literal["kshot", "trl"]
@@ -182,6 +184,7 @@ class Rft(Section):
     eval_steps: Count
     patience: Count
     num_checkpoints: Count = 1
+    vllm: Vllm | None = None
     ppo: Ppo
     self_training: SelfTraining
 
@@ -239,6 +242,7 @@ class Params(Section):
     launch: Launch
 
     _shares = model_validator(mode="after")(shared_out)
+    _vllm = model_validator(mode="after")(goes_with_vllm)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -64,6 +66,26 @@ def save_weights(model: PreTrainedModel | PeftModel, params: Model, init: Path |
         if init is not None and (init / ADAPTER).is_file():
             kept = shutil.ignore_patterns("history.json", "checkpoints", "events.jsonl")
             shutil.copytree(init, out / UNDER, ignore=kept)
+
+
+def merged_state(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
+    """The state dict of the model with its adapter merged. `model` stays as it is, bit for bit: merging in half
+    precision and taking it back would not be exact, so that frozen weights would drift.
+    """
+    if not isinstance(model, PeftModel):
+        return model.state_dict()
+    base = model.get_base_model()
+    merged: dict[str, torch.Tensor] = {}
+    for name, module in base.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            layer = module.get_base_layer()
+            kept, layer.weight.data = layer.weight.data, layer.weight.data.clone()
+            module.merge()
+            merged[f"{name}.weight"] = layer.weight.data.clone()
+            module.unmerge()
+            layer.weight.data = kept
+    plain = {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items()}
+    return {name: merged.get(name, value) for name, value in plain.items() if "lora_" not in name}
 
 
 def _merged(model: PeftModel, params: Model, init: Path | None) -> PreTrainedModel:

@@ -55,3 +55,13 @@ def token_logprobs(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor,
         return chunk(hidden, targets)
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)
     return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
+
+
+@torch.no_grad()
+def token_entropy(head: nn.Module, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
+    """(T,) fp32: entropy in nats of the distribution at `temperature` that each hidden state (T, width) gives."""
+    parts = []
+    for part in hidden.split(max(1, CHUNK // head.weight.shape[0])):
+        logprobs = (head(part).float() / temperature).log_softmax(-1)
+        parts.append(-(logprobs.exp() * logprobs).sum(-1))
+    return torch.cat(parts)

@@ -50,3 +50,26 @@ def value_loss(values: torch.Tensor, old_values: torch.Tensor, returns: torch.Te
     """0.5 max of the squared error of a value and of the value held within `clip` of the old one (ReFT's code)."""
     held = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns).square(), (held - returns).square())
+
+
+def importance(logprobs: torch.Tensor, sampled: torch.Tensor, most: float) -> torch.Tensor:
+    """(T,) weights of tokens that another sampler wrote: the policy's probability over the sampler's, at most `most`.
+
+    Truncated importance sampling (Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL
+    Training"; TRL's `vllm_importance_sampling_mode` token_truncate).
+    """
+    return (logprobs - sampled).exp().clamp(max=most)
+
+
+def mismatch(logprobs: torch.Tensor, sampled: torch.Tensor, most: float) -> dict[str, float]:
+    """How far the sampler of these tokens (T,) is from the policy: `mismatch` is the mean difference of the
+    log-probabilities in nats, `importance` and `importance_max` are ratios of the probabilities, before they are
+    truncated, and `importance_cut` is the share of those that are.
+    """
+    ratio = (logprobs - sampled).exp()
+    return {
+        "mismatch": (logprobs - sampled).abs().mean().item(),
+        "importance": ratio.mean().item(),
+        "importance_max": ratio.max().item(),
+        "importance_cut": (ratio > most).float().mean().item(),
+    }

@@ -34,6 +34,7 @@ class Rollout:
     logprobs: list[torch.Tensor]  # each (L,), at the sampling temperature over the whole vocabulary
     entropy: list[torch.Tensor]  # each (L,), of the distribution that each token is from
     ended: torch.Tensor  # (B * G,) with an end of turn; the others were cut off
+    sampled: list[torch.Tensor] | None = None  # each (L,), log-probabilities of another sampler, which chose the tokens
 
 
 class _Room(DynamicLayer):

@@ -28,6 +28,7 @@ from tasks.rl.prefix import use_prefix_attention
 from tasks.rl.prompts import Prompt, make_prompt
 from tasks.rl.rewards import grade
 from tasks.rl.rollout import Rollout, Sampling, roll_out
+from tasks.rl.vllm import Vllm, correct
 
 STATE = "state.pt"
 MAX_GRAD_NORM = 1.0
@@ -70,6 +71,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(job.seed)
         self.sampler = Sampler(len(job.train), self.generator)
         self._optimize()
+        self.vllm = Vllm(job, self.model) if self.params.vllm else None
         self.prompt = lru_cache(256)(self._prompt)
         tokenizer = tokenizer_of(job.processor)
         self.sampling = Sampling(
@@ -186,6 +188,8 @@ class Trainer:
             groups, metrics = self.grade(numbers, prompts, rollout)
             marks.append(time.perf_counter())
             metrics |= self.algorithm.prepare(groups)
+        if self.vllm:
+            metrics |= correct(groups, self.params.vllm.max_importance)
         metrics |= self.update(self.algorithm.updates(groups, self.generator), groups[0])
         marks.append(time.perf_counter())
         names = ("seconds_rollout", "seconds_grade", "seconds_update")
@@ -195,6 +199,8 @@ class Trainer:
         self.model.eval()
         with self.policy.precision():
             self.policy.pictures.encode(prompts)
+            if self.vllm:
+                return self.vllm.roll_out(self.policy, prompts, self.sampling, self.generator)
             return roll_out(
                 self.policy.base, self.policy.head, prompts, self.policy.pictures, self.sampling, self.generator
             )
@@ -213,6 +219,8 @@ class Trainer:
         for n, prompt in enumerate(prompts):
             own = slice(n * each, (n + 1) * each)
             tokens = {"old_logprobs": torch.cat(rollout.logprobs[own])}
+            if rollout.sampled:
+                tokens["sampled"] = torch.cat(rollout.sampled[own])
             groups.append(Group(prompt, rollout.completions[own], tokens, rewards[n]))
         return groups, metrics | self._told(prompts, rollout, rewards)
 
