@@ -131,9 +131,11 @@ def test_an_experiment_is_run_and_compared_by_dvc(checkout):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_at_tiny_size(checkout, experiment):
     """Those on real data run on the embedded twin of their task."""
+    twin = TWINS.get(experiment) or TWINS[experiment.split("_")[0]]
     size = [
-        f"dataset={TWINS.get(experiment) or TWINS[experiment.split('_')[0]]}",
+        f"dataset={twin}",
         *TINY,
+        *(["dataset.num_train=200", "dataset.num_test=200"] if twin == "digits_ovd" else []),  # that show all 60 pairs
         "hydra.sweeper.params=null",
         "hydra.mode=RUN",
     ]
