@@ -137,4 +137,5 @@ def test_what_is_taught_is_what_the_template_makes_of_the_answer(make_job):
 
 def test_steps_too_small_for_half_precision_are_told_of(make_job, model):
     with pytest.warns(UserWarning, match=r"model\.dtype bfloat16 rounds steps of learning rate 1e-06 away"):
-        check(make_job(model={"dtype": "bfloat16"}, sft={"learning_rate": 1e-6}), model)
+        low = {"learning_rate": 1e-6}
+        check(make_job(model={"dtype": "bfloat16"}, sft=low, warmup=low), model)
