@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -159,10 +158,9 @@ def sample(
     "right".
     """
     num, options = params.grade.samples, params.grade
-    torch.manual_seed(0)
     texts = answer(
-        model, processor, params.prompt, [q for q in questions for _ in range(num)], pool, options.batch_size,
-        options.max_new_tokens, progress="samples", temperature=options.temperature,
+        model, processor, params.prompt, questions, pool, options.batch_size, options.max_new_tokens,
+        progress="samples", temperature=options.temperature, samples=num,
     )  # fmt: skip
     found = []
     for n, question in enumerate(questions):

@@ -12,6 +12,7 @@ from tasks import plan
 from tasks.models.adapters import learning
 from tasks.models.geometry import FOLDER, build_model, read_config
 from tasks.models.loading import load_model
+from tasks.models.prefix import use_prefix_attention
 from tasks.params import Model, load_params
 from tasks.planning import flops, memory
 from tasks.planning.flops import FORWARD, Pass
@@ -20,9 +21,8 @@ from tasks.planning.memory import Load
 from tasks.planning.shapes import Picture, shapes
 from tasks.rl.memory import saved_bytes
 from tasks.rl.policy import Group, Policy
-from tasks.rl.prefix import use_prefix_attention
+from tests.models.families import TEXT_FAMILIES, make_prompts
 from tests.models.twins import TWINS, write_twin
-from tests.rl.families import TEXT_FAMILIES, make_prompts
 
 PUBLISHED = {  # parameters, as the hub counts them in the safetensors
     "Llama-3.2-1B-Instruct": 1_235_814_400,

@@ -24,6 +24,11 @@ def vision_parts(model: PreTrainedModel) -> dict[str, nn.Module]:
     return {name: module for name, module in parts.items() if module is not None}
 
 
+def without_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model itself. PEFT puts adapters into its layers, so its forward pass has them all the same."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def learning(model: PreTrainedModel, params: Model) -> PreTrainedModel | PeftModel:
     """`model` with what learns set to learn, and all else frozen."""
     parts = vision_parts(model)
@@ -74,7 +79,7 @@ def merged_state(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:
     """
     if not isinstance(model, PeftModel):
         return model.state_dict()
-    base = model.get_base_model()
+    base = without_adapter(model)
     merged: dict[str, torch.Tensor] = {}
     for name, module in base.named_modules():
         if isinstance(module, BaseTunerLayer):

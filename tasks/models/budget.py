@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tasks.models import processes
+from tasks.models.adapters import without_adapter
 
 
 @dataclass
@@ -100,7 +101,7 @@ def flops_of_a_token(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
     embeddings, a token costs 2 N forward, 2 N backward to the activations, and 2 backward to each trained one.
     Attention is left out.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = without_adapter(model)
     every, trained = (base.num_parameters(only_trainable=only, exclude_embeddings=True) for only in (False, True))
     return 4 * every + 2 * trained, 2 * every
 

@@ -42,21 +42,22 @@ def measure(params: Params, model_path: Path, pool: Path) -> dict[str, float]:
     model, processor = load_model(params.model, model_path), load_processor(params.model, model_path)
     grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
 
-    def grades(temperature: float):
+    def grades(temperature: float, samples: int):
         texts = answer(
             model, processor, params.prompt, questions, pool, 128, params.grade.max_new_tokens,
-            temperature=temperature,
+            temperature=temperature, samples=samples,
         )  # fmt: skip
-        return [grader(text, q) for text, q in zip(texts, questions, strict=True)]
+        asked = [question for question in questions for _ in range(samples)]
+        return [grader(text, q) for text, q in zip(texts, asked, strict=True)]
 
-    greedy = grades(0.0)
-    samples = np.array([[g.reward for g in grades(1.0)] for _ in range(NUM_SAMPLES)])  # (samples, questions)
+    greedy = grades(0.0, 1)
+    samples = np.array([g.reward for g in grades(1.0, NUM_SAMPLES)]).reshape(-1, NUM_SAMPLES)
     return {
         "num_questions": len(questions),
         "reward": np.mean([g.reward for g in greedy]),
         **{name: np.mean([g.sub_rewards[name] for g in greedy]) for name in greedy[0].sub_rewards},
         "sampled_mean": samples.mean(),
-        f"best_of_{NUM_SAMPLES}": samples.max(0).mean(),
+        f"best_of_{NUM_SAMPLES}": samples.max(1).mean(),
     }
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from tasks.data.questions import messages
 from tasks.data.records import Question
 from tasks.graders.rubric import Grade
+from tasks.models.adapters import without_adapter
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job
@@ -27,7 +28,7 @@ class PreflightError(RuntimeError):
 
 def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     """Raises `PreflightError`; warns of what costs some reward and stops nothing."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = without_adapter(model)
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)

@@ -11,13 +11,13 @@ from itertools import groupby
 from statistics import fmean
 
 import torch
-from peft import PeftModel
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel
 
 from tasks.data.records import Question
 from tasks.graders.batch import grade_all
+from tasks.models.adapters import without_adapter
 from tasks.models.generate import answer, encode
 from tasks.models.training import Job
 from tasks.models.validation import trainable
@@ -38,12 +38,12 @@ class Chain:
 
 def sample_chains(job: Job, model: PreTrainedModel, questions: Sequence[Question], num: int) -> list[Chain]:
     """`num` samples of the model to each question, those of the same words once, graded by the job's grader."""
-    params, asked = job.params, [question for question in questions for _ in range(num)]
-    torch.manual_seed(job.seed)
+    params = job.params
     texts = answer(
-        model, job.processor, params.prompt, asked, job.pool, params.grade.batch_size, params.grade.max_new_tokens,
-        progress="chains", temperature=params.grade.temperature,
+        model, job.processor, params.prompt, questions, job.pool, params.grade.batch_size, params.grade.max_new_tokens,
+        progress="chains", temperature=params.grade.temperature, samples=num, seed=job.seed,
     )  # fmt: skip
+    asked = [question for question in questions for _ in range(num)]
     pairs = list(dict.fromkeys(zip(asked, texts, strict=True)))
     grades = grade_all(job.grader, [text for _, text in pairs], [question for question, _ in pairs])
     return [Chain(*pair, grade.sub_rewards["answer"] == 1) for pair, grade in zip(pairs, grades, strict=True)]
@@ -56,7 +56,7 @@ class RewardModel:
         if job.params.model.dtype == "float16":
             raise ValueError("model.dtype float16: a reward model has no loss scaling; take bfloat16 or float32")
         self._job, self._model = job, job.load()
-        self._base = self._model.get_base_model() if isinstance(self._model, PeftModel) else self._model
+        self._base = without_adapter(self._model)
         if self._base.dtype == torch.bfloat16:
             self._model.activation_checkpointing_enable({"use_reentrant": False})
         width = self._base.config.get_text_config().hidden_size

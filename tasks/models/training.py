@@ -97,14 +97,12 @@ class Job:
         `InvalidRewards` where too many could not.
         """
         began, grade = time.perf_counter(), self.params.grade
-        questions = processes.own([question for question in self.val for _ in range(grade.val_samples)])
-        temperature = grade.temperature if grade.val_samples > 1 else 0.0
-        with torch.random.fork_rng():  # the same draws at every validation, and after a checkpoint
-            torch.manual_seed(self.seed + processes.rank())
-            texts = answer(
-                model, self.processor, self.params.prompt, questions, self.pool, grade.batch_size,
-                grade.max_new_tokens, temperature=temperature,
-            )  # fmt: skip
+        num, asked = grade.val_samples, processes.own(self.val)
+        texts = answer(
+            model, self.processor, self.params.prompt, asked, self.pool, grade.batch_size, grade.max_new_tokens,
+            temperature=grade.temperature if num > 1 else 0.0, samples=num, seed=self.seed,
+        )  # fmt: skip
+        questions = [question for question in asked for _ in range(num)]
         grades = processes.gather(grade_all(self.grader, texts, questions))
         texts = processes.gather(texts)
         stop_if_invalid(self.grader, [g.invalid for g in grades if g.invalid], len(grades))

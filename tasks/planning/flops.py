@@ -34,8 +34,8 @@ FORWARD = Pass()
 def row(
     shapes: Shapes, prompt: int, completion: int, num: int, passes: Pass = FORWARD, logits: int | None = None
 ) -> int:
-    """A prompt and `num` completions that share it, in one packed row (tasks.rl.prefix): the last token of a completion
-    is not read. `logits`: positions with the vocabulary's product; None: the completions' tokens.
+    """A prompt and `num` completions that share it, in one packed row (tasks.models.prefix): the last token of a
+    completion is not read. `logits`: positions with the vocabulary's product; None: the completions' tokens.
     """
     read = max(completion - 1, 0)
     tokens = prompt + num * read

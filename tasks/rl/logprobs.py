@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from tasks.rl.prefix import Packed
+from tasks.models.prefix import Packed
 
 CHUNK = 2**22  # logits held at once: 16 MB in fp32
 

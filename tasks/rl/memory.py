@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel
 
 from tasks.models import processes
+from tasks.models.prompts import Prompt
 from tasks.models.training import Job
 from tasks.rl import sharding
 from tasks.rl.policy import Group, Policy
-from tasks.rl.prompts import Prompt
 
 
 def saved_bytes(policy: Policy, forward: Callable) -> int:

@@ -9,9 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from tasks.models.adapters import without_adapter
+from tasks.models.prefix import Packed, pack
+from tasks.models.prompts import Pictures, Prompt
 from tasks.rl.logprobs import hidden_states, token_logprobs
-from tasks.rl.prefix import Packed, pack
-from tasks.rl.prompts import Pictures, Prompt
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Policy:
 
     def __init__(self, model: PreTrainedModel | PeftModel, temperature: float, frozen: bool | None = None):
         self.model = model
-        self.base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.base: PreTrainedModel = without_adapter(model)
         self.head = self.base.get_output_embeddings()
         self.pictures = Pictures(self.base, frozen)
         self.temperature = temperature

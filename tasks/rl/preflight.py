@@ -8,10 +8,10 @@ from tasks.models import preflight
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.preflight import PreflightError
+from tasks.models.prompts import Prompt
 from tasks.models.training import Job
 from tasks.rl import memory
 from tasks.rl.policy import Group, Policy
-from tasks.rl.prompts import Prompt
 
 COMPLETION = "0 1 2 3"
 # The greatest difference of a log-probability: rounding, of which half precision has more.

@@ -43,13 +43,13 @@ def different(texts: Sequence[str], known: Sequence[str], most: int) -> list[str
 def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
     """Right answers that the model samples itself, without those that are gold already or stand twice."""
     params, num = job.params, job.params.rft.self_training.samples
-    asked = processes.own([question for question in job.train for _ in range(num)])
-    if processes.rank():
-        torch.manual_seed(job.seed + processes.rank())  # not the draws of process 0
+    asked = processes.own(job.train)
     texts = answer(
         model, job.processor, params.prompt, asked, job.pool, params.grade.batch_size,
-        params.rft.max_completion_length, progress="samples", temperature=params.rft.temperature,
+        params.rft.max_completion_length, progress="samples", temperature=params.rft.temperature, samples=num,
+        seed=job.seed,
     )  # fmt: skip
+    asked = [question for question in asked for _ in range(num)]
     graded, pairs = processes.gather(list(zip(texts, grade_all(job.grader, texts, asked), strict=True))), []
     for n, question in enumerate(job.train):
         right = [text for text, grade in graded[n * num : (n + 1) * num] if grade.reward > RIGHT]

@@ -20,14 +20,14 @@ from tasks.models.budget import Budget
 from tasks.models.checkpoint import Checkpoints
 from tasks.models.generate import control_tokens, encode
 from tasks.models.loading import tokenizer_of
+from tasks.models.prefix import use_prefix_attention
+from tasks.models.prompts import Prompt, make_prompt
+from tasks.models.rollout import Rollout, Sampling, roll_out
 from tasks.models.training import Job
 from tasks.models.validation import Validation
 from tasks.rl import preflight, sharding
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches
-from tasks.rl.prefix import use_prefix_attention
-from tasks.rl.prompts import Prompt, make_prompt
 from tasks.rl.rewards import grade
-from tasks.rl.rollout import Rollout, Sampling, roll_out
 from tasks.rl.vllm import Vllm, correct
 
 STATE = "state.pt"

@@ -1,4 +1,4 @@
-"""Rollouts by vLLM in the place of `tasks.rl.rollout.roll_out` (docs/vllm.md).
+"""Rollouts by vLLM in the place of `tasks.models.rollout.roll_out` (docs/vllm.md).
 
 Tokens go in and come out, of pictures with one place each, which vLLM's processor widens: the prompt that it read must
 be ours, token for token. The weights are sent before every rollout. vLLM's kernels are not the trainer's, so the policy
@@ -12,12 +12,12 @@ from peft import PeftModel
 from PIL import Image
 from transformers import PreTrainedModel
 
+from tasks.models.prompts import Prompt
+from tasks.models.rollout import Rollout, Sampling
 from tasks.models.training import Job
 from tasks.rl.logprobs import token_entropy
 from tasks.rl.losses import importance, mismatch
 from tasks.rl.policy import Group, Policy, get_tokens, micro_batches, set_tokens
-from tasks.rl.prompts import Prompt
-from tasks.rl.rollout import Rollout, Sampling
 from tasks.rl.vllm_engines import VIDEO, Answer, Colocated, Request, Server, VllmError
 
 NEVER = -100.0  # the least that vLLM adds to a logit
@@ -35,8 +35,8 @@ class Vllm:
     def roll_out(
         self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator
     ) -> Rollout:
-        """As `tasks.rl.rollout.roll_out`, with the log-probabilities that vLLM sampled from beside the policy's. The
-        pictures of `policy` must have been encoded. The generator gives each prompt a seed.
+        """As `tasks.models.rollout.roll_out`, with the log-probabilities that vLLM sampled from beside the policy's.
+        The pictures of `policy` must have been encoded. The generator gives each prompt a seed.
         """
         if self._sleeps:
             self._engine.wake()

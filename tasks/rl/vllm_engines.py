@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from tasks.models.adapters import merged_state
+from tasks.models.adapters import merged_state, without_adapter
 from tasks.models.loading import load_config, load_model, load_processor
 from tasks.models.training import Job
 from tasks.params import Params, load_params
@@ -180,10 +180,6 @@ class Server:
     def wake(self) -> None:
         torch.cuda.empty_cache()  # the server may be on this GPU
         self._post("/wake_up")
-
-
-def without_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _as_url(picture: Image.Image) -> str:

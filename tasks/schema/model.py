@@ -25,7 +25,8 @@ class Lora(Section):
 class Model(Section):
     """`path` is a local folder or a hub id (then pin `revision`). `geometry`: the same shapes with random weights, from
     models/geometry, without a download. `trained`: the part whose weights, or with `lora` whose adapter, learn; the
-    rest is frozen. `attention` is that of SFT, of generation and of the engine trl; the engine kshot has its own.
+    rest is frozen. `attention` is that of SFT and of the engine trl; with sdpa, answers and the engine kshot share
+    prefixes (`tasks.models.prefix`).
     """
 
     path: str

@@ -101,7 +101,7 @@ def test_chains_of_one_kind_teach_nothing(job, right):
 
 def test_chains_are_labelled_by_the_grader_and_stand_once(job, monkeypatch):
     def answer(model, processor, prompt, asked, *args, **kwargs):
-        assert kwargs["temperature"] == job.params.grade.temperature
+        assert (kwargs["temperature"], kwargs["samples"]) == (job.params.grade.temperature, 3)
         return [text for q in job.train for text in (says(q.label), says(q.label), "nonsense")]
 
     monkeypatch.setattr(reward_model, "answer", answer)
@@ -134,7 +134,8 @@ def test_the_stage(job, text_model, tmp_path, monkeypatch):
     """From samples of the warm-up, which are made up here, to the chosen answers."""
 
     def answer(model, processor, prompt, asked: list[Question], *args, **kwargs):
-        return [says(q.label) if n % 3 else says("none") for n, q in enumerate(asked)]
+        assert kwargs["samples"] == SETTINGS.samples
+        return [text for q in asked for text in (says("none"), says(q.label), says(q.label))]
 
     monkeypatch.setattr(reward_model, "answer", answer)
     row = {"record_id": "p", "task": "maths", "asked": "how many?", "completions": [says(7), says(8)]}

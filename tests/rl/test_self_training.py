@@ -2,8 +2,8 @@
 
 import torch
 
+from tasks.models.prompts import Prompt
 from tasks.rl.policy import Group
-from tasks.rl.prompts import Prompt
 from tasks.rl.self_training import OnlineSelfTraining, different, gold_tokens, right_samples
 
 

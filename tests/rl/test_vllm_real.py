@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tasks.models.rollout import roll_out
 from tasks.rl.grpo import Grpo
-from tasks.rl.rollout import roll_out
 from tasks.rl.trainer import Trainer
 from tasks.rl.vllm import sampling_params
 from tasks.rl.vllm_engines import Request, Server, serve_command

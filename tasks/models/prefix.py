@@ -7,7 +7,8 @@ so stock models take it) works on blocks instead: (B, P) prefixes, and (R, C) co
 every completion start where its prefix ends, on all axes of M-RoPE.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -223,3 +224,15 @@ def use_prefix_attention(model: PreTrainedModel) -> None:
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.set_attn_implementation(ATTENTION)
+
+
+@contextmanager
+def prefix_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, `model` takes a `layout=`; then it has its own attention again."""
+    own = model.config._attn_implementation
+    use_prefix_attention(model)
+    try:
+        yield
+    finally:
+        if own != ATTENTION:
+            model.set_attn_implementation(own)

@@ -16,7 +16,7 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
-from tasks.rl.prompts import make_prompt
+from tasks.models.prompts import make_prompt
 
 VOCABULARY, EOS, IMAGE, VIDEO, VISION_START = 64, 1, 60, 61, 62
 TEXT_FAMILIES = ("qwen3", "llama")

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from tasks.models.prefix import pack, use_prefix_attention
+from tasks.models.prompts import Pictures
+from tasks.models.rollout import Sampling, roll_out
 from tasks.rl.logprobs import hidden_states, token_logprobs
-from tasks.rl.prefix import pack, use_prefix_attention
-from tasks.rl.prompts import Pictures
-from tasks.rl.rollout import Sampling, roll_out
-from tests.rl.families import EOS, FAMILIES, IMAGE, encoded, make_model, make_prompts
+from tests.models.families import EOS, FAMILIES, IMAGE, encoded, make_model, make_prompts
 
 GREEDY = Sampling(num_generations=2, max_length=24, temperature=0.0, eos=EOS, forbidden=(IMAGE, 61, 62, 63))
 SAMPLED = dataclasses.replace(GREEDY, num_generations=8, temperature=1.5)

@@ -9,8 +9,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tasks.models import processes
-from tasks.rl.prefix import Shared
-from tasks.rl.prompts import Pictures, Prompt
+from tasks.models.prefix import Shared
+from tasks.models.prompts import Pictures, Prompt
 
 COMPACT_AT = 0.1  # share of rows that has ended before the others move together
 

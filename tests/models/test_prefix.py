@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from tasks.models.prefix import pack, use_prefix_attention
+from tasks.models.prompts import Pictures
 from tasks.rl.logprobs import hidden_states, token_logprobs
-from tasks.rl.prefix import pack, use_prefix_attention
-from tasks.rl.prompts import Pictures
-from tests.rl.families import FAMILIES, TEXT_FAMILIES, encoded, make_model, make_prompts
+from tests.models.families import FAMILIES, TEXT_FAMILIES, encoded, make_model, make_prompts
 
 LENGTHS = ((5, 1, 7), (2, 9), (4, 4, 3))
 TEMPERATURE = 1.3
