@@ -229,8 +229,8 @@ def _coverage(params: Params, study: Study) -> str:
         f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
         f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
         f"over the k's. Otherwise it is 'no difference shown' where a true difference of "
-        f"{settings.relevant_difference:g} would be found with a probability of {percent(POWER)}, and 'too little "
-        "data' where it would not."
+        f"{settings.relevant_difference:g} at this k alone would be found, after that correction, with a probability "
+        f"of {percent(POWER)}, and 'too little data' where it would not."
     )
 
 
