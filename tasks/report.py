@@ -34,7 +34,8 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     drawn, quantities = _figures(params, study, comparisons), figures.recorded(study)
     training = [Panels(q.heading, tuple(_panel(study, k, q) for k in study.ks)) for q in quantities]
     seed, num = params.grid.seed[0], params.report.num_pictures
-    outcomes = [outcome for k in study.ks for outcome in select(study, k, seed, num)]
+    places = max(1, num // len(study.grid.algorithm))
+    outcomes = [o for k in study.ks for a in study.grid.algorithm for o in select(study, a, k, seed, places)]
     cells = [(o, _cells(o, params, pool)) for o in outcomes if o.k == study.ks[-1]]
     command = f"python -m tasks.report --grades {grades} --policies {policies} --pool {pool} --out {out}"
     plots = {file: _plot(params, file, alt, figure) for file, (alt, figure) in drawn.items()}
@@ -94,17 +95,17 @@ def _panel(study: Study, k: int, quantity: figures.Quantity) -> Plot:
 
 def _cells(outcome: Outcome, params: Params, pool: Path) -> list[Cell]:
     """Problems in words have none."""
-    rft = name(params.grid.algorithm[0])
     cells = []
     with_picture = [case for case in outcome.shown if case.sft.image is not None]
     for number, case in enumerate(with_picture[:NUM_IN_MARKDOWN], start=1):
+        rft = case.answers[outcome.algorithm]
         layers = (
             pictures.gold_layer(case.sft.gold),
             pictures.sft_layer(case.sft.boxes, case.sft.confidences),
-            pictures.rft_layer(rft, case.rft.boxes, case.rft.confidences),
+            pictures.rft_layer(name(outcome.algorithm), rft.boxes, rft.confidences),
         )
         png = pictures.draw(pool / case.sft.image, layers)
-        cells.append(Cell(case, f"figures/{outcome.name}_{number}.png", png))
+        cells.append(Cell(case, f"figures/{outcome.algorithm}_{outcome.name}_{number}.png", png))
     return cells
 
 

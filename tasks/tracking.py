@@ -1,9 +1,13 @@
 """MLflow as a view of what is on disk: in a study's experiment one run for it, which holds its report, and below one a
 policy and grid point; each trained policy in the model registry, by where it lies and not as a copy.
 
-The only MLflow import of the project. A run is known by its fingerprint: policy, grid point, the parameters that reach
-it and the data. Publishing the same files again leaves it as it is; publishing other files under the same fingerprint
-replaces it, and its version in the registry.
+The only MLflow import of the project. A study is known by its name and its parameters, so that those of a multirun
+stand beside each other in one experiment; a run of it by its fingerprint: study, policy, grid point and data.
+Publishing the same files again leaves it as it is; publishing other files under the same fingerprint replaces it, and
+its version in the registry.
+
+Names are chosen for MLflow's compare view, which opens on the first three parameters that differ, by the alphabet, and
+on the first metric that all runs have: grid.k, grid.policy, grid.seed and test/reward.
 """
 
 import fcntl
@@ -12,6 +16,7 @@ import json
 import math
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +36,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL, MLFLOW_PARENT_RUN
 HOME = Path(".rft")
 PAGES = HOME / "mlflow.json"  # {study: address of its run in the UI}
 UI = "http://127.0.0.1:5000"  # where `make ui` shows a database that no server stands before
-FINGERPRINT, CONTENT = "kshot.fingerprint", "kshot.content"
+FINGERPRINT, CONTENT, PUBLISHER = "kshot.fingerprint", "kshot.content", "kshot.publisher"
+PRESENTATION = (
+    "report",
+    "launch",
+)  # sections that make no other study: how it is shown, by how many processes it is run
 MAX_BATCH = 1000  # metrics in one request of MLflow
 MAX_DESCRIPTION = 5000  # characters that the registry holds of a card
 NAMELESS = re.compile(
@@ -70,15 +79,18 @@ class Point:
 
     @property
     def fingerprint(self) -> str:
-        return _sha256(json.dumps([self.study, self.name, self.flat_params, self.data_hash], sort_keys=True).encode())
+        return _sha256(json.dumps([_of_study(self.params), self.name, self.data_hash]).encode())
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is on disk for a point. Curves are rows with a `step`; `pictures` have their boxes burned in."""
+    """What is on disk for a point. Curves are rows with a `step`; `pictures` have their boxes burned in. `counts` say
+    how a number came about, and compare nothing: sizes, failures, seconds.
+    """
 
     curves: dict[str, list[dict]]  # {'train': rows, 'val': rows}
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # of the test; the first is what MLflow's views open on
+    counts: dict[str, float]
     pictures: dict[str, Image.Image]
     predictions: Path
     model: str  # where the model folder is: weights are not copied
@@ -88,7 +100,7 @@ class Results:
     @property
     def content(self) -> str:
         pixels = [[name, _sha256(picture.tobytes())] for name, picture in self.pictures.items()]
-        said = [self.curves, self.metrics, pixels, self.model, self.card, self.weights_hash]
+        said = [self.curves, self.metrics, self.counts, pixels, self.model, self.card, self.weights_hash]
         return _sha256(json.dumps(said, sort_keys=True).encode() + self.predictions.read_bytes())
 
 
@@ -100,6 +112,7 @@ class Reported:
     """
 
     study: str
+    params: dict  # the whole params.yaml as plain data
     folder: Path  # of the report
     said: str
     metrics: list[dict]
@@ -161,10 +174,17 @@ def _runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
 
 
 def _close_stale(client: MlflowClient, experiment: str) -> None:
-    """Called under the lock: no publisher is alive, so what is RUNNING was left by one that was killed."""
+    """Called under the lock: no publisher is alive in this workspace, so what one left RUNNING was killed. Of other
+    workspaces and machines, which may share the server, nothing is known.
+    """
     for run in _runs(client, experiment, "attributes.status = 'RUNNING'"):
-        if FINGERPRINT in run.data.tags:
+        if run.data.tags.get(PUBLISHER) == _publisher():
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _publisher() -> str:
+    """This workspace of this machine: what the lock is of."""
+    return f"{socket.gethostname()}:{Path.cwd()}"
 
 
 def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
@@ -181,15 +201,22 @@ def _find(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
     return _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
 
 
-def _of_study(study: str) -> str:
-    """The fingerprint of a study's own run."""
-    return _sha256(study.encode())
+def _of_study(params: dict) -> str:
+    """The fingerprint of a study's own run: its name and all that makes its numbers."""
+    made_by = {section: value for section, value in params.items() if section not in PRESENTATION}
+    return _sha256(json.dumps(made_by, sort_keys=True).encode())
+
+
+def _name(study: str, fingerprint: str) -> str:
+    """Of a study's run, which tells studies of one name apart."""
+    return f"{study} {fingerprint[:8]}"
 
 
 def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
-    tags = {FINGERPRINT: point.fingerprint, **point.place, "data_hash": point.data_hash}
+    tags = {FINGERPRINT: point.fingerprint, PUBLISHER: _publisher(), **point.place, "data_hash": point.data_hash}
+    tags["study"] = _name(point.study, _of_study(point.params))
     run = client.create_run(experiment, run_name=point.name, tags=tags)
-    params = {**point.place, **point.flat_params}
+    params = {f"grid.{key}": value for key, value in point.place.items()} | point.flat_params
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     dataset = Dataset(point.study, point.data_hash[:32], "local", json.dumps(point.params["dataset"]))
     client.log_inputs(run.info.run_id, datasets=[DatasetInput(dataset)])
@@ -202,11 +229,12 @@ def publish_study(reported: Reported) -> str:
     """
     client, experiment = init(reported.study)
     with _locked():
-        found = _find(client, experiment, _of_study(reported.study))
+        fingerprint = _of_study(reported.params)
+        found = _find(client, experiment, fingerprint)
         shown = _shown(found, reported.content)
         if shown is None:
-            tags = {FINGERPRINT: _of_study(reported.study), MLFLOW_RUN_NOTE: reported.said}
-            shown = client.create_run(experiment, run_name=reported.study, tags=tags)
+            tags = {FINGERPRINT: fingerprint, PUBLISHER: _publisher(), MLFLOW_RUN_NOTE: reported.said}
+            shown = client.create_run(experiment, run_name=_name(reported.study, fingerprint), tags=tags)
             _fill_study(client, shown, reported)
         for old in (run for run in found if run.info.run_id != shown.info.run_id):
             for child in _runs(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
@@ -241,7 +269,7 @@ def publish(point: Point, results: Results) -> str:
     client, experiment = init(point.study)
     with _locked():
         run_id = _published(client, experiment, point, results)
-        (parent,) = _find(client, experiment, _of_study(point.study))
+        (parent,) = _find(client, experiment, _of_study(point.params))
         client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent.info.run_id)
         return run_id
 
@@ -293,7 +321,7 @@ def _register(client: MlflowClient, run: Run, point: Point, results: Results) ->
 
 def _fill(client: MlflowClient, run: Run, results: Results) -> None:
     run_id, time = run.info.run_id, run.info.start_time
-    metrics = _metrics(results.metrics, "test", 0, time)
+    metrics = _metrics(results.metrics, "test", 0, time) + _metrics(results.counts, "counts", 0, time)
     for prefix, rows in results.curves.items():
         for row in rows:
             metrics += _metrics(row, prefix, row["step"], time)

@@ -19,6 +19,12 @@ from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
+AGAINST = "against_sft,against_sft_low,against_sft_high,verdict"
+RESULTS = f"""k,policy,num_seeds,reward,reward_low,reward_high,ap,ap_low,ap_high,{AGAINST}
+1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,
+1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,
+1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better
+"""
 STARTS = """
 import sys, time
 from tasks import tracking
@@ -85,6 +91,7 @@ def study(workplace, params):
     (report / "figures" / "score_over_k.png").write_bytes(b"a figure")
     (report / "report.html").write_text("the page")
     (report / "summary.txt").write_text("At k = 1, GRPO is better.\n\na table\n")
+    (report / "results.csv").write_text(RESULTS)
     told = {"estimate": 0.25, "low": 0.1, "high": 0.4, "p_holm": 0.01, "verdict": "better"}
     (report / "metrics.json").write_text(json.dumps({"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": told}}))
     return params, pool, slices, policies, grades, report
@@ -108,7 +115,7 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     assert [(point.step, point.value) for point in curve] == [(10, 0.1), (20, 0.2)]
     assert run.data.metrics["val/reward"] == 0.4
     assert run.data.metrics["test/reward"] == 0.5
-    assert run.data.metrics["test/failures/no_answer"] == 3
+    assert run.data.metrics["counts/failures/no_answer"] == 3 and run.data.metrics["counts/best_step"] == 20
     assert "train/kl" not in run.data.metrics  # NaN is no number to show
     assert run.data.params["rft.beta"] == str(study[0].rft.beta)
     assert not any(key.startswith("rft.") for key in shown["sft-1-0"].data.params)
@@ -129,7 +136,7 @@ def test_the_points_stand_below_one_run_of_the_study(study):
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert {run.info.run_name for run in children} == {"base", "sft-1-0", "grpo-1-0"}
     for run in children:
-        place = {key: value for key, value in run.data.params.items() if key in ("policy", "k", "seed")}
+        place = {key[5:]: value for key, value in run.data.params.items() if key.startswith("grid.")}
         expected = dict(zip(("policy", "k", "seed"), run.info.run_name.split("-"), strict=False))
         assert place == expected and expected.items() <= run.data.tags.items()
     client.delete_run(parent.info.run_id)
@@ -139,8 +146,47 @@ def test_the_points_stand_below_one_run_of_the_study(study):
 
 
 def own_run(client: MlflowClient, experiment: str):
-    (run,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "digits"]
+    (run,) = [run for run in client.search_runs([experiment]) if run.info.run_name.startswith("digits ")]
     return run
+
+
+def test_the_compare_view_opens_on_k_policy_seed_and_the_reward(study):
+    """As MLflow's page chooses: three parameters that differ, by the alphabet; the first metric that all runs have."""
+    publish(*study)
+    shown = list(runs().values())
+    names = {name for run in shown for name in run.data.params}
+    differing = [name for name in sorted(names) if len({run.data.params.get(name) for run in shown}) > 1]
+    assert differing[:3] == ["grid.k", "grid.policy", "grid.seed"]
+    assert next(iter(shown[0].data.metrics)) == "test/reward"
+    assert not {name for name in shown[0].data.metrics if name.startswith("test/num")}
+
+
+def test_the_studies_of_a_multirun_stand_beside_each_other(study):
+    """Another reward, the same name: as `flows.sweep -m reward=detection,equal` makes them."""
+    params, *folders = study
+    first = publish(params, *folders)
+    other = params.model_copy(update={"rft": params.rft.model_copy(update={"beta": 0.5})})
+    second = publish(other, *folders)
+    assert publish(params, *folders) == first and publish(other, *folders) == second
+    client, experiment = tracking.init("digits")
+    found = client.search_runs([experiment])
+    parents = {run.info.run_id: run for run in found if "policy" not in run.data.tags}
+    assert len(parents) == len({run.info.run_name for run in parents.values()}) == 2
+    for parent, children in zip(
+        sorted(parents, key=lambda run: parents[run].info.start_time), (first, second), strict=True
+    ):
+        of_it = {run.info.run_id for run in found if run.data.tags.get("mlflow.parentRunId") == parent}
+        assert of_it == set(children)
+        assert Path(client.download_artifacts(parent, "report/report.html")).read_text() == "the page"
+
+
+def test_another_way_to_show_a_study_is_no_other_study(study):
+    params, *folders = study
+    first = publish(params, *folders)
+    assert (
+        publish(params.model_copy(update={"report": params.report.model_copy(update={"num_pictures": 3})}), *folders)
+        == first
+    )
 
 
 def test_the_studys_run_holds_the_report_its_numbers_over_k_and_a_table_with_pictures(study):
@@ -183,12 +229,25 @@ def test_each_policy_is_registered_with_its_card_by_where_it_lies(study):
     client, _ = tracking.init("digits")
     assert {model.name for model in client.search_registered_models()} == {"digits.sft-1-0", "digits.grpo-1-0"}
     (version,) = client.search_model_versions("name = 'digits.grpo-1-0'")
-    assert version.description == "# The card of grpo-1-0" and version.run_id == runs()["grpo-1-0"].info.run_id
+    assert version.run_id == runs()["grpo-1-0"].info.run_id
     folder = study[3] / "grpo-1-0"
     assert version.tags["folder"] == str(folder)
     assert version.tags["sha256"] == tracking.data_hash(folder / "model.safetensors")
     kept = [path for path in Path(".rft/mlartifacts").rglob("*") if path.is_file()]
     assert not any(b"weights of" in path.read_bytes() for path in kept)
+
+
+def test_the_registered_card_ends_with_the_scores_and_the_one_on_disk_is_left(study):
+    publish(*study)
+    (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.grpo-1-0'")
+    assert version.description.startswith("# The card of grpo-1-0\n\n## Scores on test")
+    assert "| reward | 0.750 | 0.700 to 0.800 |" in version.description
+    assert "| reward minus SFT's | +0.250 | +0.100 to +0.400 |" in version.description
+    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description and "Against SFT: better." in version.description
+    assert "the choice of test questions alone" in version.description  # one seed
+    (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.sft-1-0'")
+    assert "Against SFT" not in version.description and "minus SFT" not in version.description
+    assert "Scores" not in (study[3] / "grpo-1-0" / "README.md").read_text()
 
 
 def test_new_weights_are_a_new_version_in_the_place_of_the_old(study):
@@ -218,14 +277,6 @@ def test_new_results_under_the_same_parameters_replace_the_run(study):
     assert {name for name in before if after[name].info.run_id == before[name]} == {"base", "sft-1-0"}
 
 
-def test_other_rft_settings_make_one_more_rft_run_and_no_other(study):
-    params, *folders = study
-    first = publish(params, *folders)
-    second = publish(params.model_copy(update={"rft": params.rft.model_copy(update={"beta": 0.5})}), *folders)
-    assert first[:2] == second[:2]
-    assert first[2] != second[2]
-
-
 def test_another_prompt_makes_another_run_of_every_policy(params):
     other = params.model_copy(update={"prompt": params.prompt.model_copy(update={"detection": "Where is '{asked}'?"})})
     for policy in ("base", "sft", "grpo"):
@@ -249,6 +300,18 @@ def test_what_a_killed_publisher_left_running_is_ended_or_replaced(study):
     publish(params, *folders)
     assert client.get_run(left).info.status == "KILLED"
     assert {run.info.status for name, run in runs().items() if name != "grpo-9-0"} == {"FINISHED"}
+
+
+def test_a_run_of_another_machine_that_is_still_running_is_left_alone(study, monkeypatch):
+    """They may share a server; its publisher may be alive."""
+    params, *folders = study
+    client, experiment = tracking.init("digits")
+    point = tracking.Point("digits", "grpo", 9, 0, params.model_dump(), "0")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tracking.socket, "gethostname", lambda: "elsewhere")
+        theirs = tracking._create(client, experiment, point)
+    publish(params, *folders)
+    assert client.get_run(theirs.info.run_id).info.status == "RUNNING"
 
 
 def test_eight_processes_may_make_the_database_at_once(bare):

@@ -7,7 +7,9 @@
   const filters = browser.querySelector(".filters");
   const found = browser.querySelector(".found");
   const more = browser.querySelector(".more");
-  const gain = (node) => Number(node.dataset.gain);
+  const wanted = (name) => filters.querySelector(`[name=${name}]`).value;
+  const of = (node, name) => node.getAttribute(`data-${name}-${wanted("rft")}`); // of the algorithm that is looked at
+  const gain = (node) => Number(of(node, "gain"));
   const place = new Map(cases.map((node, i) => [node, i])); // the order of the hash
   const orders = {
     difference: (a, b) => Math.abs(gain(b)) - Math.abs(gain(a)),
@@ -18,8 +20,8 @@
   let most = STEP;
 
   function show() {
-    const wanted = (name) => filters.querySelector(`[name=${name}]`).value;
-    const fits = (node) => ["k", "outcome", "category"].every((name) => ["", node.dataset[name]].includes(wanted(name)));
+    const fits = (node) => ["", of(node, "outcome")].includes(wanted("outcome"))
+      && ["k", "category"].every((name) => ["", node.dataset[name]].includes(wanted(name)));
     const order = orders[wanted("order")];
     const chosen = cases.filter(fits).sort((a, b) => order(a, b) || place.get(a) - place.get(b));
     cases.forEach((node) => { node.hidden = true; });

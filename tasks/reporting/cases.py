@@ -53,11 +53,13 @@ class View:
 
 
 def views(outcomes: Sequence[Outcome], pool: Path) -> tuple[tuple[View, ...], tuple[Picture, ...]]:
-    """Cases in turn from each outcome at each k, so that where the pictures get too many none is favoured."""
+    """Cases in turn from each outcome at each k, so that where the pictures get too many none is favoured; one that was
+    drawn for several algorithms once.
+    """
     pictures: dict[str, Picture] = {}
     found, room = [], MOST_BYTES
     turns = (case for turn in zip_longest(*(outcome.shown for outcome in outcomes)) for case in turn if case)
-    for case in turns:
+    for case in {(case.k, case.sft.question): case for case in turns}.values():
         file = case.sft.image
         if file is None:
             found.append(View(case, None, ()))

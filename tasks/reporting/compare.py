@@ -60,7 +60,7 @@ class Difference:
     p_holm: float
     by_seed: dict[int, float]  # the mean difference of each training seed
     seed_share: float  # of the variance: what more seeds would take away; the rest, more pictures
-    detectable: float  # the true difference that such a study finds with a probability of 80%
+    detectable: float  # the true difference, at this k alone, that such a study finds with a probability of 80%
     superiority: float  # the probability that `policy` has the higher reward on a random question; ties count half
     ap: dict[str, Interval]
 
@@ -125,7 +125,7 @@ def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
     for pair in pairs:
         raw = {k: p_value(runs[k][pair[0]].reward - runs[k][pair[1]].reward) for k in study.ks}
         for k, adjusted in zip(study.ks, holm(list(raw.values())), strict=True):
-            differences[k].append(_difference(pair, runs[k], raw[k], adjusted, settings))
+            differences[k].append(_difference(pair, runs[k], (raw[k], adjusted), len(study.ks), settings))
     return tuple(
         Comparison(
             k, tuple(_score(p, runs[k][p], study.headings, settings.confidence) for p in runs[k]), tuple(differences[k])
@@ -154,11 +154,12 @@ def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: fl
 
 
 def _difference(
-    pair: tuple[str, str], runs: Mapping[str, _Runs], p: float, p_holm: float, settings: Report
+    pair: tuple[str, str], runs: Mapping[str, _Runs], p_values: tuple[float, float], num_ks: int, settings: Report
 ) -> Difference:
     a, b = (runs[policy] for policy in pair)
+    p, p_holm = p_values
     reward, confidence = a.reward - b.reward, settings.confidence
-    detectable = minimum_detectable(reward, confidence)
+    detectable = minimum_detectable(reward, confidence, num_ks)
     return Difference(
         *pair,
         interval=interval(reward, confidence),

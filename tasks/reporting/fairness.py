@@ -10,6 +10,8 @@ from tasks.reporting.words import name, si
 # What a history tells, None where it does not.
 TRAINED: dict[str, Callable[[History], object]] = {
     "PEFT mode": lambda h: h.model and _peft(h.model["lora"]),
+    "trained part": lambda h: h.model and h.model.get("trained"),
+    "dtype": lambda h: h.model and h.model.get("dtype"),
     "resolution": lambda h: h.model and f"{h.model['min_pixels']} to {h.model['max_pixels']} pixels",
     "prompt": lambda h: h.prompt and repr(h.prompt),
     "training pictures": lambda h: h.train_sha256 and f"{h.num_labelled} pictures, sha256 {h.train_sha256[:12]}",

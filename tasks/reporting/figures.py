@@ -24,6 +24,7 @@ from tasks.scoring.statistics import Interval
 
 DPI = 200
 DODGE = 0.07  # of the distance between two k: keeps the whiskers of two policies apart
+PART = "reward_"  # of a key of a val row: the mean of one grader
 MARKERS = {"base": "s", "sft": "o"}  # an algorithm has a diamond
 
 
@@ -31,17 +32,16 @@ MARKERS = {"base": "s", "sft": "o"}  # an algorithm has a diamond
 class Quantity:
     """A curve of training: `value` of a history's `rows`."""
 
-    name: str
     heading: str
     rows: str
     value: str
 
 
 QUANTITIES = (
-    Quantity("training_reward", "Training reward", "steps", "reward"),
-    Quantity("validation_reward", "Validation reward", "val", "reward"),
-    Quantity("kl", "KL to the reference", "steps", "kl"),
-    Quantity("completion_length", "Completion length, tokens", "steps", "completion_length"),
+    Quantity("Training reward", "steps", "reward"),
+    Quantity("Validation reward", "val", "reward"),
+    Quantity("KL to the reference", "steps", "kl"),
+    Quantity("Completion length, tokens", "steps", "completion_length"),
 )
 
 
@@ -156,9 +156,15 @@ def differences(rows: Sequence[tuple[str, str, Interval]], algorithms: list[str]
 
 
 def recorded(study: Study) -> list[Quantity]:
-    """Those that at least one history of the grid tells."""
+    """Those that at least one history of the grid tells; of an imported job, the validation of each grader too."""
     trained = [h for h in study.histories if h.policy != "warmup"]
-    return [q for q in QUANTITIES if any(not h.curve(q.rows, q.value).empty for h in trained)]
+    told = dict.fromkeys(key for h in trained for row in h.val for key in row if key.startswith(PART))
+    parts = [Quantity(f"Validation: {key.removeprefix(PART).removeprefix('graders/')}", "val", key) for key in told]
+    return [
+        q
+        for q in (*QUANTITIES[:2], *parts, *QUANTITIES[2:])
+        if any(not h.curve(q.rows, q.value).empty for h in trained)
+    ]
 
 
 def curves(study: Study, quantities: Sequence[Quantity]) -> Figure:
@@ -168,7 +174,7 @@ def curves(study: Study, quantities: Sequence[Quantity]) -> Figure:
     for row, quantity in zip(grid, quantities, strict=True):
         for axes, k in zip(row, study.ks, strict=True):
             _draw(axes, study, k, quantity)
-        row[0].set_ylabel(quantity.heading)
+        row[0].set_ylabel(quantity.heading, parse_math=False)  # a grader is named by its user
     for axes, k in zip(grid[0], study.ks, strict=True):
         axes.set_title(f"k = {k}", color=LIGHT.ink, loc="left", fontsize=10, fontweight="bold")
     _legend(figure, grid[-1][0])

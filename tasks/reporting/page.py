@@ -15,7 +15,7 @@ from tasks.params import Params
 from tasks.reporting import fairness, words
 from tasks.reporting.cases import Picture, View
 from tasks.reporting.compare import Comparison
-from tasks.reporting.provenance import commit, hashes, versions
+from tasks.reporting.provenance import commit, hashes, repeat, versions
 from tasks.reporting.published import published
 from tasks.reporting.selection import Case, Outcome
 from tasks.reporting.study import Study
@@ -77,9 +77,6 @@ def context(
     command: str,
 ) -> dict:
     """All that the templates read. `command` makes this report again from the same grades."""
-    made_at = commit()
-    checkout = [f"git checkout {made_at.split()[0]}"] if made_at else []
-    repeat = [*checkout, "dvc repro   # the whole study", f"{command}   # this report from the grades alone"]
     return {
         "params": params,
         "study": study,
@@ -107,15 +104,16 @@ def context(
         "pictures": shown[1],
         "cells": cells,
         "chosen": words.about_the_selection(params, study, len(shown[0])),
-        "titles": words.outcome_titles(study.grid.algorithm[0]),
+        "titles": words.outcome_titles(study.grid.algorithm),
+        "titles_of": lambda algorithm: words.outcome_titles([algorithm]),
         "policies": ["base", *study.grid.policy],
-        "rft": study.grid.algorithm[0],
+        "rft": words.rft(study.grid.algorithm),
         "failures": failures(study),
         "configuration": yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
         "versions": versions(),
         "hashes": hashes(params, study, pool),
-        "commit": made_at,
-        "repeat": "\n".join(repeat),
+        "commit": commit(),
+        "repeat": repeat(command),
         "describe": describe,
         "algorithms": study.grid.algorithm,
         "script": Markup(SCRIPT.read_text(encoding="utf-8")),

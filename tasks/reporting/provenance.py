@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +11,8 @@ from tasks.params import Params
 from tasks.reporting.study import Study
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "numpy", "pandas", "pycocotools", "dvc")
-INPUTS = ("tasks", "conf", "models", "dvc.yaml", "params.yaml")  # what decides the numbers, beside the data
+INPUTS = ("tasks", "conf", "models", "dvc.yaml")  # what decides the numbers, beside the data and params.yaml
+MADE_BY = re.compile(r"# Made from conf/ by: (.+)")
 
 
 def versions() -> dict[str, str]:
@@ -31,6 +33,18 @@ def commit() -> str | None:
         return None
     changed = _git("status", "--porcelain", "--", *INPUTS)
     return f"{head} (with uncommitted changes)" if changed else head
+
+
+def repeat(command: str) -> str:
+    """The commands that make the study again, a line each; `command` makes the report again from the same grades.
+
+    A sweep composes params.yaml and does not commit it, so its first line, which says by what it was made, is needed.
+    """
+    made_at, path = commit(), Path("params.yaml")
+    made_by = MADE_BY.match(path.read_text(encoding="utf-8")) if path.exists() else None
+    lines = [f"git checkout {made_at.split()[0]}"] if made_at else []
+    lines += [f"{made_by[1]}   # params.yaml; what was changed in it since stands below"] if made_by else []
+    return "\n".join([*lines, "dvc repro   # the whole study", f"{command}   # this report from the grades alone"])
 
 
 def _git(*arguments: str) -> str | None:

@@ -18,7 +18,7 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A question as every policy answered it. `answers` begin with base and sft; RFT is the policy after these."""
+    """A question as every policy answered it."""
 
     k: int
     answers: dict[str, Answer]
@@ -27,19 +27,13 @@ class Case:
     def sft(self) -> Answer:
         return self.answers["sft"]
 
-    @property
-    def rft(self) -> Answer:
-        return list(self.answers.values())[2]
-
-    @property
-    def outcome(self) -> str:
-        right = self.rft.content > RIGHT, self.sft.content > RIGHT
+    def outcome(self, algorithm: str) -> str:
+        right = self.answers[algorithm].content > RIGHT, self.sft.content > RIGHT
         return next(name for name, pattern in OUTCOMES.items() if pattern == right)
 
-    @property
-    def gain(self) -> float:
-        """RFT's reward minus SFT's."""
-        return self.rft.reward - self.sft.reward
+    def gain(self, algorithm: str) -> float:
+        """The algorithm's reward minus SFT's."""
+        return self.answers[algorithm].reward - self.sft.reward
 
     @property
     def category(self) -> str:
@@ -53,15 +47,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`num` questions of the test had this outcome at `k`; `shown` are some of them."""
+    """`num` questions of the test had this outcome for `algorithm` at `k`; `shown` are some of them."""
 
     name: str
+    algorithm: str
     k: int
     num: int
     shown: tuple[Case, ...]
 
 
-def select(study: Study, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
+def select(study: Study, algorithm: str, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
     """`num` questions in turn from each outcome, an outcome that runs out leaving its turns to the others.
 
     An answer is right when its IoU or label sub-reward is above RIGHT. Within an outcome the order is by a hash of the
@@ -70,10 +65,10 @@ def select(study: Study, k: int, seed: int, num: int) -> tuple[Outcome, ...]:
     runs = {p: next(g for g in study.grades(p, k) if g.seed in (seed, None)) for p in ("base", *study.grid.policy)}
     rows = zip(*(run.answers for run in runs.values()), strict=True)
     cases = sorted((Case(k, dict(zip(runs, row, strict=True))) for row in rows), key=lambda case: case.order)
-    by_outcome = {name: [case for case in cases if case.outcome == name] for name in OUTCOMES}
+    by_outcome = {name: [case for case in cases if case.outcome(algorithm) == name] for name in OUTCOMES}
     quotas = _quotas([len(found) for found in by_outcome.values()], num)
     return tuple(
-        Outcome(name, k, len(found), tuple(found[:quota]))
+        Outcome(name, algorithm, k, len(found), tuple(found[:quota]))
         for (name, found), quota in zip(by_outcome.items(), quotas, strict=True)
     )
 

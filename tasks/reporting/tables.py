@@ -1,6 +1,7 @@
 """The smaller tables: what training cost, how answers fail, and the results for a spreadsheet or a paper."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -9,6 +10,7 @@ import pandas as pd
 from tasks.reporting.compare import Comparison
 from tasks.reporting.study import History, Study
 from tasks.reporting.words import name
+from tasks.scoring.statistics import Interval
 
 COSTS = {  # of history.json: budget; summed over the warm-up and RFT
     "gradient_steps": "Gradient steps",
@@ -85,19 +87,26 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
             row = {"matched": study.grid.matched, "k": comparison.k, "policy": score.policy}
             row |= {"num_seeds": score.num_seeds}
             row |= {"reward": score.reward.estimate, "reward_low": score.reward.low, "reward_high": score.reward.high}
-            row |= score.metrics
+            row |= score.metrics | _ends(score.ap)
             if difference := against.get(score.policy):
                 interval = difference.interval
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
                 row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
                 row |= {"superiority": difference.superiority}
+                row |= {f"against_sft_{column}": value for column, value in _ends(difference.ap).items()}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _ends(aps: Mapping[str, Interval]) -> dict[str, float]:
+    """{'ap': ..., 'ap_low': ..., 'ap_high': ..., 'ap50': ...}."""
+    ends = {"": "estimate", "_low": "low", "_high": "high"}
+    return {f"{ap}{end}": getattr(found, field) for ap, found in aps.items() for end, field in ends.items()}
+
+
 def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
-    """The results as a booktabs table (`\\usepackage{booktabs}`)."""
+    """The results as a booktabs table (`\\usepackage{booktabs}`); AP with its interval."""
     found = results(study, comparisons)
 
     def span(row: pd.Series, value: str, sign: str = "") -> str:
@@ -105,10 +114,15 @@ def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
             return ""
         return f"${row[value]:{sign}.3f}$ $[{row[value + '_low']:{sign}.3f}, {row[value + '_high']:{sign}.3f}]$"
 
-    shown = pd.DataFrame({"$k$": found.k, "Policy": found.policy.map(name)})
+    shown = pd.DataFrame({"$k$": found.k, "Policy": found.policy.map(name).map(_tex)})
     shown["Reward"] = found.apply(span, axis=1, value="reward")
     for metric, heading in study.headings.items():
-        shown[heading.replace(">", "$>$")] = found[metric].map("{:.3f}".format, na_action="ignore").fillna("")
+        plain = found[metric].map("{:.3f}".format, na_action="ignore").fillna("")
+        shown[_tex(heading)] = found.apply(span, axis=1, value=metric) if f"{metric}_low" in found else plain
     shown["Against SFT"] = found.apply(span, axis=1, value="against_sft", sign="+")
     columns = "rl" + "r" * (shown.shape[1] - 2)
     return shown.to_latex(index=False, escape=False, column_format=columns)
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"[&%$#_{}]", r"\\\g<0>", text).replace(">", "$>$")

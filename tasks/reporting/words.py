@@ -229,16 +229,20 @@ def _coverage(params: Params, study: Study) -> str:
         f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
         f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
         f"over the k's. Otherwise it is 'no difference shown' where a true difference of "
-        f"{settings.relevant_difference:g} would be found with a probability of {percent(POWER)}, and 'too little "
-        "data' where it would not."
+        f"{settings.relevant_difference:g} at this k alone would be found, after that correction, with a probability "
+        f"of {percent(POWER)}, and 'too little data' where it would not."
     )
 
 
-def outcome_titles(algorithm: str) -> dict[str, str]:
-    rft = name(algorithm)
+def rft(algorithms: Sequence[str]) -> str:
+    """What stands for the algorithm that a reader chooses; its name where there is one."""
+    return name(algorithms[0]) if len(algorithms) == 1 else "RFT"
+
+
+def outcome_titles(algorithms: Sequence[str]) -> dict[str, str]:
     return {
-        "rft_only": f"{rft} right, SFT wrong",
-        "sft_only": f"SFT right, {rft} wrong",
+        "rft_only": f"{rft(algorithms)} right, SFT wrong",
+        "sft_only": f"SFT right, {rft(algorithms)} wrong",
         "neither": "Both wrong",
         "both": "Both right",
     }
@@ -246,10 +250,12 @@ def outcome_titles(algorithm: str) -> dict[str, str]:
 
 def about_the_selection(params: Params, study: Study, num_shown: int) -> str:
     """How the cases were chosen: at each k, of the first seed."""
-    at = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}"
+    at, algorithms = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}", study.grid.algorithm
+    each = f" of each of {', '.join(map(name, algorithms))} beside SFT," if len(algorithms) > 1 else ""
+    places = max(1, params.report.num_pictures // len(algorithms))
     return (
         f"Nobody picked these {num_shown} cases. The {study.num_questions} questions at {at}, seed "
-        f"{study.grid.seed[0]}, fall into four kinds by whose answer is right (an IoU or label sub-reward above "
-        f"{RIGHT:g}). {params.report.num_pictures} places are dealt to the four kinds in turn and filled in the order "
+        f"{study.grid.seed[0]},{each} fall into four kinds by whose answer is right (an IoU or label sub-reward above "
+        f"{RIGHT:g}). {places} places are dealt to the four kinds in turn and filled in the order "
         "of a hash of the question. So each kind has as many cases as it can; how often it comes among all questions:"
     )

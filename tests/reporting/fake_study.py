@@ -24,7 +24,12 @@ from tasks.scoring.metrics import task_metrics
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "<think><script>alert('gotcha')</script> `` ``` </pre></think><answer>No Objects</answer>"
 # Share of questions answered with nothing, unreadably, with a box elsewhere; spread of the corners in thousandths.
-SKILL = {"base": (0.25, 0.15, 0.3, 45), "sft": (0.1, 0.05, 0.2, 28), "grpo": (0.05, 0.01, 0.1, 16)}
+SKILL = {
+    "base": (0.25, 0.15, 0.3, 45),
+    "sft": (0.1, 0.05, 0.2, 28),
+    "grpo": (0.05, 0.01, 0.1, 16),
+    "ppo": (0.06, 0.02, 0.1, 20),
+}
 COUNTS = ("gradient_steps", "prompt_tokens_trained", "completion_tokens_trained", "prompt_tokens_sampled")
 COUNTS += ("completion_tokens_sampled", "flops", "peak_memory")
 BUDGETS = {
@@ -32,6 +37,7 @@ BUDGETS = {
     "sft": dict(zip(COUNTS, (100, 30_000, 50_000, 0, 0, 7e12, 1.5e9), strict=True)),
     "grpo": dict(zip(COUNTS, (80, 40_000, 600_000, 40_000, 700_000, 9e13, 2.5e9), strict=True)),
 }
+BUDGETS["ppo"] = BUDGETS["grpo"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,9 @@ class Workplace:
     out: Path
 
 
-def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, **sections) -> Params:
+def make_params(k=(1, 4), seed=(0, 1), num_pictures=8, algorithms=("grpo",), **sections) -> Params:
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
-    grid = {"k": list(k), "seed": list(seed), "algorithm": ["grpo"], "policy": ["sft", "grpo"]}
+    grid = {"k": list(k), "seed": list(seed), "algorithm": list(algorithms), "policy": ["sft", *algorithms]}
     report = {"resamples": 400, "confidence": 0.95, "num_pictures": num_pictures}
     warmup = {**raw["sft"], "steps": 20}  # not SFT's: a stage of its own
     return validate({**raw, "grid": grid, "report": report, "warmup": warmup} | sections, "test")
@@ -117,14 +123,14 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
 
 def write_history(folder: Path, params: Params, policy: str, k: int, seed: int) -> None:
     rng, length = np.random.default_rng([len(policy), k, seed]), 20 if policy == "warmup" else 100
-    top = {"warmup": 0.55, "sft": 0.68, "grpo": 0.76}[policy] + 0.01 * k
+    top = {"warmup": 0.55, "sft": 0.68, "grpo": 0.76, "ppo": 0.74}[policy] + 0.01 * k
 
     def curve(every: int, noise: float) -> list[dict]:
         steps = range(0, length + 1, every)
         return [{"step": s, "reward": top - 0.25 * np.exp(-s / 30) + rng.normal(0, noise)} for s in steps]
 
     val = curve(10, 0.01)
-    steps = [{"step": 10, "loss": 0.5}] if policy != "grpo" else curve(2, 0.03)
+    steps = [{"step": 10, "loss": 0.5}] if policy in ("warmup", "sft") else curve(2, 0.03)
     best = max(val, key=lambda row: row["reward"])["step"]
     history = {"policy": policy, "k": k, "seed": seed, "seconds": 90.0 + 3 * length, "best_step": best}
     history |= {"budget": BUDGETS[policy], "train_sha256": f"{k}-{seed}" * 16}

@@ -77,12 +77,12 @@ def open_page(chromium, url):
 
 def of(page, name: str) -> list[str]:
     """`data-name` of the cases that are shown, in their order."""
-    return page.locator(CASES).evaluate_all(f"nodes => nodes.map(node => node.dataset.{name})")
+    return page.locator(CASES).evaluate_all(f"nodes => nodes.map(node => node.getAttribute('data-{name}'))")
 
 
 def test_the_largest_k_and_the_largest_difference_come_first(open_page):
     page = open_page()
-    gains = [abs(float(gain)) for gain in of(page, "gain")]
+    gains = [abs(float(gain)) for gain in of(page, "gain-grpo")]
     assert len(gains) == 12 and gains == sorted(gains, reverse=True)
     assert set(of(page, "k")) == {"4"}
     assert page.locator(".found").inner_text() == "12 of 20 cases"
@@ -94,13 +94,24 @@ def test_filters_narrow_and_order_the_cases(open_page):
     page = open_page()
     page.get_by_label("Who is right").select_option("GRPO right, SFT wrong")
     page.get_by_label("First").select_option("GRPO's largest loss")
-    gains = [float(gain) for gain in of(page, "gain")]
-    assert gains and gains == sorted(gains) and set(of(page, "outcome")) == {"rft_only"}
+    gains = [float(gain) for gain in of(page, "gain-grpo")]
+    assert gains and gains == sorted(gains) and set(of(page, "outcome-grpo")) == {"rft_only"}
     category = of(page, "category")[0]
     page.get_by_label("Category").select_option(category)
     assert set(of(page, "category")) == {category}
     page.locator("select[name=k]").select_option("1")
     assert set(of(page, "k")) <= {"1"}
+
+
+def test_the_algorithm_can_be_chosen(open_page, tmp_path):
+    params = make_params(k=(4,), seed=(0,), num_pictures=24, algorithms=("grpo", "ppo"))
+    work = write_study(tmp_path, params, num_pictures=24)
+    stage.report(**vars(work))
+    page = open_page(address=(work.out / "report.html").as_uri())
+    for algorithm in ("grpo", "ppo"):
+        page.get_by_label("RFT is").select_option(algorithm)
+        page.get_by_label("Who is right").select_option("RFT right, SFT wrong")
+        assert set(of(page, f"outcome-{algorithm}")) == {"rft_only"}
 
 
 def test_an_empty_choice_says_so(open_page):

@@ -29,6 +29,8 @@ LORA = {"r": 8, "alpha": 16.0, "dropout": 0.0, "target_modules": "all-linear"}
     ("section", "values", "said"),
     [
         ("model", {"lora": LORA}, "differ in PEFT mode: LoRA {'r': 8,"),
+        ("model", {"trained": "language"}, "differ in trained part: language against all"),
+        ("model", {"dtype": "bfloat16"}, "differ in dtype: bfloat16 against float32"),
         ("model", {"max_pixels": 200_000}, "differ in resolution: None to 200000 pixels against None to None pixels"),
         ("prompt", {"detection": "Find {asked}"}, "differ in prompt: {'detection': 'Find {asked}'"),
     ],
@@ -110,10 +112,10 @@ def test_an_old_history_is_not_called_equal(workplace):
     path = workplace.policies / "sft-4-1" / "history.json"
     change(path, model=None, train_sha256=None)
     assert differences(read(workplace)) == ()
-    assert unknown(read(workplace)) == ("PEFT mode", "resolution", "training pictures")
+    assert unknown(read(workplace)) == ("PEFT mode", "trained part", "dtype", "resolution", "training pictures")
     stage.report(**vars(workplace))
     page = (workplace.out / "report.html").read_text()
-    assert "some history does not tell: PEFT mode, resolution, training pictures." in page
+    assert "some history does not tell: PEFT mode, trained part, dtype, resolution, training pictures." in page
     assert "Not a fair comparison" not in page
 
 

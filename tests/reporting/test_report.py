@@ -8,17 +8,21 @@ import itertools
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import yaml
 from PIL import Image
 
+from flows.compose import render
 from tasks import report as stage
-from tasks.reporting import cases
+from tasks.reporting import cases, provenance
+from tasks.reporting.compare import compare
 from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
 from tasks.reporting.selection import select
 from tasks.reporting.study import read_study
+from tasks.reporting.tables import latex
 from tasks.reporting.theme import DARK, LIGHT
 from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
@@ -172,10 +176,32 @@ def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
     assert [(row["k"], row["policy"]) for row in rows] == [(k, p) for k in "14" for p in ("base", "sft", "grpo")]
     for row in rows:
         assert float(row["reward"]) == metrics[f"k={row['k']}"][row["policy"]]
+        assert float(row["ap_low"]) < float(row["ap"]) < float(row["ap_high"])
     assert float(rows[2]["against_sft_low"]) == metrics["k=1"]["grpo-sft"]["low"] and rows[1]["against_sft"] == ""
+    assert float(rows[2]["against_sft_ap50_low"]) == metrics["k=1"]["grpo-sft"]["ap"]["ap50"]["low"]
     paper = (written.out / "results.tex").read_text()
+    assert f"${float(rows[2]['ap']):.3f}$ $[{float(rows[2]['ap_low']):.3f}, " in paper
     assert "\\toprule" in paper and paper.count("\\\\") == 1 + 6
     assert f"${float(rows[2]['reward']):.3f}$ $[" in paper
+
+
+def test_no_name_breaks_the_table_of_a_paper(written):
+    """A bare underscore ends LaTeX with an error, as that of OFFLINE_ST would."""
+    study = read_study(written.params.grid, written.grades, written.policies)
+    (first, *_) = compare(study, written.params.report)
+    scores = tuple(replace(score, policy="offline_st") for score in first.scores)
+    differences = tuple(replace(difference, policy="offline_st") for difference in first.differences)
+    paper = latex(study, [replace(first, scores=scores, differences=differences)])
+    assert "OFFLINE\\_ST" in paper and not re.search(r"(?<!\\)[_%#]", paper)
+
+
+def test_a_swept_study_is_repeated_by_what_composed_it(written, tmp_path, monkeypatch):
+    """params.yaml is not committed by a sweep: the commit alone would run another study."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(render(written.params.model_dump(), ["+experiment=fsod", "grid.k=[1,2]"]))
+    lines = provenance.repeat("python -m tasks.report").splitlines()  # outside git: no checkout
+    assert lines[0].startswith("python -m flows.compose +experiment=fsod 'grid.k=[1,2]'   # params.yaml")
+    assert lines[1].startswith("dvc repro")
 
 
 def test_what_rft_cost_holds_its_warm_up(written, page):
@@ -205,6 +231,39 @@ def test_a_history_that_counts_nothing_has_dashes(tmp_path):
     assert (grpo[0], grpo[2:8], grpo[9]) == ("GRPO", ["\u2013"] * 6, "\u2013")
 
 
+def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=2), num_pictures=4)
+    for path in work.policies.glob("*/history.json"):
+        history = json.loads(path.read_text())
+        for row in history["val"]:
+            row["reward_graders/cost in $x_1$"] = row["reward"] / 2
+        path.write_text(json.dumps(history))
+    stage.report(**vars(work))
+    page = Page((work.out / "report.html").read_text())
+    drawn = [a["aria-label"] for _, a in page.tags if "over steps at k = 4" in a.get("aria-label", "")]
+    assert [label.split(" over")[0] for label in drawn] == [
+        "Training reward",
+        "Validation reward",
+        "Validation: cost in $x_1$",
+    ]
+    assert (work.out / "figures" / "curves.pdf").exists()
+
+
+def test_several_algorithms_can_each_be_looked_at(tmp_path):
+    params = make_params(k=(4,), seed=(0,), num_pictures=8, algorithms=("grpo", "ppo"))
+    work = write_study(tmp_path, params, num_pictures=12)
+    stage.report(**vars(work))
+    page = Page((work.out / "report.html").read_text())
+    shown = [a for tag, a in page.tags if tag == "article"]
+    study = read_study(params.grid, work.grades, work.policies)
+    for algorithm in ("grpo", "ppo"):
+        outcomes = {o.name for o in select(study, algorithm, 4, 0, 4) if o.num}
+        assert outcomes <= {a[f"data-outcome-{algorithm}"] for a in shown}
+    options = {a.get("value") for tag, a in page.tags if tag == "option"}
+    assert {"grpo", "ppo", "rft_only"} <= options and "RFT right, SFT wrong" in page.text
+    assert "### PPO right, SFT wrong" in (work.out / "report.md").read_text()
+
+
 def test_several_tasks_have_a_radar(tmp_path):
     work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=4), num_pictures=8, task="all")
     stage.report(**vars(work))
@@ -219,11 +278,11 @@ def test_several_tasks_have_a_radar(tmp_path):
 def test_pictures_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written, monkeypatch):
     monkeypatch.setattr(cases, "MOST_BYTES", 15_000)
     study = read_study(written.params.grid, written.grades, written.policies)
-    outcomes = [outcome for k in study.ks for outcome in select(study, k, 0, 40)]
+    outcomes = [outcome for k in study.ks for outcome in select(study, "grpo", k, 0, 40)]
     views, pictures = cases.views(outcomes, written.pool)
     assert 0 < sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in pictures) <= 15_000
     assert len(views) < sum(len(outcome.shown) for outcome in outcomes)
-    assert len({(view.case.k, view.case.outcome) for view in views}) >= 6
+    assert len({(view.case.k, view.case.outcome("grpo")) for view in views}) >= 6
 
 
 def test_configuration_is_the_one_of_the_study(written, page):

@@ -39,16 +39,18 @@ def make_study(num_each):
     ],
 )
 def test_places_are_dealt_in_turn(num_each, num, shown):
-    outcomes = select(make_study(num_each), 4, 0, num)
+    outcomes = select(make_study(num_each), "grpo", 4, 0, num)
     assert [o.num for o in outcomes] == list(num_each)
     assert [len(o.shown) for o in outcomes] == shown
     for outcome in outcomes:
         rft_right, sft_right = OUTCOMES[outcome.name]
-        assert all((p.rft.content > 0.5, p.sft.content > 0.5) == (rft_right, sft_right) for p in outcome.shown)
+        assert all(
+            (p.answers["grpo"].content > 0.5, p.sft.content > 0.5) == (rft_right, sft_right) for p in outcome.shown
+        )
 
 
 def test_the_order_of_the_rows_does_not_matter():
     study = make_study((9, 9, 9, 9))
     base, *graded = (replace(g, answers=g.answers[::-1]) for g in (study.base, *study.graded))
     turned = replace(study, base=base, graded=tuple(graded))
-    assert select(turned, 4, 0, 6) == select(study, 4, 0, 6)
+    assert select(turned, "grpo", 4, 0, 6) == select(study, "grpo", 4, 0, 6)

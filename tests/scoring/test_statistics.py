@@ -135,6 +135,13 @@ def test_what_can_be_detected():
     assert minimum_detectable(seeds[3], 0.99) > minimum_detectable(seeds[3])
 
 
+def test_what_one_of_five_ks_must_differ_by_is_what_the_first_step_of_holm_finds():
+    for difference in (made([-0.1, 0.0, 0.1], pictures=1e-9), made([-0.1, 0.0, 0.1], pictures=0.03)):
+        corrected = minimum_detectable(difference, num_tests=5)
+        assert corrected == pytest.approx(minimum_detectable(difference, 0.99))
+        assert corrected > 1.2 * minimum_detectable(difference)
+
+
 def test_superiority_counts_ties_half():
     assert superiority([[1.0, 0.5, 0.2, 0.0]], [[0.5, 0.5, 0.9, -1.0]]) == 2.5 / 4
     a, base = [[1.0, 0.0], [1.0, 1.0]], [[0.5, 0.5]]
@@ -177,13 +184,11 @@ def test_few_simulated_studies_cover(setting):
 @pytest.mark.parametrize("num_seeds", [1, 2, 3, 5])
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
 def test_simulated_studies(setting: Setting, num_seeds: int):
-    """Two seeds fall short where their spread is what counts; that is why two seeds have no verdict. Where pictures are
-    most of the doubt and three seeds a small part, the power is up to 86%: what is printed errs on the large side.
-    """
+    """Two seeds fall short where their spread is what counts; that is why two seeds have no verdict."""
     found = measure(setting, num_seeds, num=2000)
-    assert (0.90 if num_seeds == 2 else 0.93) <= found["coverage"] <= 0.97
+    assert (0.92 if num_seeds == 2 else 0.93) <= found["coverage"] <= 0.97
     assert found["false_findings"] <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 2000)  # two standard errors of the simulation
-    assert found["power"] == pytest.approx(0.8, abs=0.06)
+    assert found["power"] == pytest.approx(0.8, abs=0.05)
 
 
 @pytest.mark.slow
