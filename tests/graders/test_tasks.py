@@ -81,7 +81,7 @@ def test_unreadable_labels(completion, failure):
         pytest.param("not red seven", id="denied"),
         pytest.param("redseven", id="without its space"),
         pytest.param("red seven.", id="other punctuation is kept"),
-        pytest.param("r" * 60_000, id="long"),
+        pytest.param("r" * 900, id="long"),
     ],
 )
 def test_another_label_earns_nothing_but_its_form(stated):
@@ -103,6 +103,11 @@ def test_an_alias_of_two_labels_is_refused():
         alias_table({"one": ["A-B"], "two": ["a b"]})
     with pytest.raises(ValueError, match="empty"):
         alias_table({"one": ["-"]})
+
+
+def test_a_label_of_more_than_1000_characters_is_too_long():
+    got = grade(answer("x" * 1001), classify("red seven"))
+    assert (got.reward, got.failure) == (0, Failure.TOO_LONG)
 
 
 @pytest.mark.parametrize(
