@@ -1,6 +1,6 @@
 """How fast `tasks.prepare` is and what it needs: `python -m benchmarks.prepare --annotations 100000 --pictures 20000`
 
-Makes a COCO data set of JPEGs in a temporary folder, prepares it in a process of its own, and prints
+Makes a COCO data set of JPEGs of COCO's size in a temporary folder, prepares it in a process of its own, and prints
 seconds, peak memory of that process, and its summary.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--annotations", type=int, default=100_000)
     parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -98,7 +98,8 @@ def grade(params: Params, pool: Path, model: Path | None, out: Path, existence: 
         policy, processor, params.prompt, questions, pool, params.grade.batch_size,
         params.grade.max_new_tokens, progress=f"grade {out.name}",
     )  # fmt: skip
-    grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
+    made = make_grader(params.reward, params.prompt.thinking)
+    grader = Coordinates(params.model.coordinates, processor, pool).reading(made)
     grades = grade_all(grader, completions, questions)
     stop_if_invalid(grader, [g.invalid for g in grades if g.invalid], len(grades))
     rows = [prediction(*row) for row in zip(questions, completions, grades, strict=True)]

@@ -94,6 +94,8 @@ Asking = Annotated[str, AfterValidator(_holds_asked)]
 class Prompt(Section):
     """The user's turn for each task. {asked} becomes the question's category, instruction or problem; other braces
     stay. An imported job has no prompt: its conversations are sent as they are, after the system message `job` if any.
+    `thinking` says whether the prompts ask for a think block before the answer: SFT's targets have one then, and the
+    format reward wants it; without, neither has (of pictures only).
     """
 
     detection: Asking
@@ -103,6 +105,15 @@ class Prompt(Section):
     program: Asking | None = None
     ranking: Asking | None = None
     job: str | None = None
+    thinking: bool = True
+
+    @model_validator(mode="after")
+    def _words_are_thought_about(self):
+        if not self.thinking and (
+            given := [n for n in ("maths", "program", "ranking") if getattr(self, n) is not None]
+        ):
+            raise ValueError(f"thinking: false is for pictures; leave {', '.join(given)} out, or set thinking: true")
+        return self
 
 
 class Sft(Section):

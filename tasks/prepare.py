@@ -7,8 +7,10 @@ The pool holds train.jsonl, val.jsonl and test.jsonl (`Record` rows), images/ na
 test asks) and categories_train.json (detection categories and classes), quarantine.jsonl with everything that was read
 and not used, near_duplicates.jsonl, and pool.json: counts, hashes, names as the files write them, LVIS's frequencies.
 
-Every item read is used, quarantined or left out (its category or its share of the split was not asked for). Pictures
-with equal pixels in two splits are refused; those that only look alike are listed and reported.
+Every item read is used, quarantined or left out (its category or its share of the split was not asked for). With
+`categories`, test keeps the pictures that are known not to show them too: `grade.existence` all or model asks there,
+and a box is a false alarm. Pictures with equal pixels in two splits are refused; those that only look alike are listed
+and reported.
 """
 
 import argparse
@@ -51,7 +53,9 @@ def _read_files(dataset: FileDataset, scratch: Path) -> dict[str, Split]:
         folder = scratch / split
         folder.mkdir()
         wanted[split] = dataset.test_categories if split == "test" and dataset.test_categories else dataset.categories
-        splits[split] = ingest(READERS[dataset.source](files, folder), wanted[split], f"read {split}")
+        tests = split == "test" or (split == "train" and dataset.test is None)  # of which the test is held out
+        reading = READERS[dataset.source](files, folder)
+        splits[split] = ingest(reading, wanted[split], f"read {split}", with_absent=tests)
         shown |= _shown(p.record for p in splits[split].pictures)
     asked = {nfc(name) for names in wanted.values() for name in names or ()}
     if missing := sorted(asked - shown):
@@ -81,23 +85,34 @@ def _keep(split: Split, pictures: Sequence[Picture]) -> None:
     split.pictures = list(pictures)
 
 
+def _first(pictures: Sequence[Picture], num: int | None) -> list[Picture]:
+    """The first `num` that show a chosen category (None: all), and those that show none as they come between them."""
+    places = [place for place, picture in enumerate(pictures) if picture.shows]
+    return list(pictures if num is None or num >= len(places) else pictures[: places[num]])
+
+
 def arrange(dataset: FileDataset, splits: dict[str, Split]) -> dict[str, list[Picture]]:
-    """Train, val and test pictures in an order of their own; a missing split is held out of train."""
+    """Train, val and test pictures in an order of their own; a missing split is held out of train. Only test has those
+    that show no chosen category.
+    """
     for name, split in splits.items():
         split.pictures.sort(key=lambda p: rank(name, p.record.pixel_hash))
-    pictures = {}
+    pictures = {"train": splits["train"].pictures}
     for name in ("test", "val"):
         num = getattr(dataset, f"num_{name}")
         if name in splits:
-            _keep(splits[name], splits[name].pictures[:num])
+            _keep(splits[name], _first(splits[name].pictures, num))
             pictures[name] = splits[name].pictures
             continue
-        rest = pictures.get("train", splits["train"].pictures)
-        num = num or max(1, len(rest) // HELD_OUT[name])
-        if num >= len(rest):
-            raise DataError(f"dataset.num_{name}: {num} pictures to hold out of the {len(rest)} of train; lower it")
-        pictures[name], pictures["train"] = rest[:num], rest[num:]
-    pictures.setdefault("train", splits["train"].pictures)
+        rest = pictures["train"]
+        showing = sum(p.shows for p in rest)
+        num = num or max(1, showing // HELD_OUT[name])
+        if num >= showing:
+            raise DataError(f"dataset.num_{name}: {num} pictures to hold out of the {showing} of train; lower it")
+        pictures[name] = _first(rest, num)
+        rest = rest[len(pictures[name]) :]
+        pictures["train"] = [p for p in rest if p.shows]
+        splits["train"].left_out.update(item for p in rest if not p.shows for item in p.items.elements())
     return {name: pictures[name] for name in SPLITS}
 
 

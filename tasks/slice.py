@@ -1,5 +1,5 @@
 """Stage `slice`: a pool becomes a k-shot slice. `python -m tasks.slice --pool data/pool --k 4 --seed 0 --out
-data/slice/4-0`
+data/slice/4-0` takes the section `slice` of params.yaml, where there is one, and flags in its place.
 
 train.jsonl and val.jsonl hold `Question` rows; manifest.json counts, hashes and names them. k counts pictures:
 
@@ -20,7 +20,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def choose(
     short = [f"{category}: have {len(found)}, need {k}" for category, found in having.items() if len(found) < k]
     if short and not allow_fewer:
         raise DataError(
-            f"too few examples for k = {k} ({'; '.join(short)}): lower grid.k or set slice.allow_fewer=true"
+            f"too few examples for k = {k} ({'; '.join(short)}): lower k (grid.k), or take fewer of these: "
+            "slice.allow_fewer=true, or --allow-fewer"
         )
     return {
         category: sorted(found, key=lambda r: rank(seed, category, r.pixel_hash))[:k]
@@ -104,6 +105,8 @@ def base_categories(params: Slice, pool: Path) -> list[str]:
 
 def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     """Write the slice to `out`; returns its manifest."""
+    if out.exists():
+        raise DataError(f"{out}: exists already; remove it or give another --out")
     categories = base_categories(params, pool)
     train, val = (
         [kept for r in read_records(pool / f"{split}.jsonl") if (kept := only(r, categories))]
@@ -128,22 +131,36 @@ def make_slice(params: Slice, pool: Path, k: int, seed: int, out: Path) -> dict:
     return manifest
 
 
-def at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
+def whole(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+        return int(text)
+
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--k", type=whole(1), required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    settings = parser.add_argument_group("in the place of params.yaml's slice, which is read where there is one")
+    settings.add_argument("--num-absent", type=whole(0), help="questions a picture gets about what it does not show")
+    settings.add_argument("--allow-fewer", action=argparse.BooleanOptionalAction, help="take what there is below k")
+    settings.add_argument("--categories", nargs="+", help="the base categories, all that train and val ask")
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--k", type=at_least_one, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = _parser().parse_args()
+    given = {name: value for name in Slice.model_fields if (value := getattr(args, name)) is not None}
     try:
         params = load_params().slice if Path("params.yaml").is_file() else Slice()
-        manifest = make_slice(params, args.pool, args.k, args.seed, args.out)
+        manifest = make_slice(params.model_copy(update=given), args.pool, args.k, args.seed, args.out)
     except (DataError, ParamsError) as error:
         sys.exit(f"slice: {error}")
     print(json.dumps(manifest, ensure_ascii=False))

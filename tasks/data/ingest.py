@@ -23,13 +23,14 @@ TAG = re.compile(r"</?(?:think|answer)>")  # those of the frame that answers sta
 @dataclass(frozen=True)
 class Picture:
     """A record with the file of its pixels, of a problem with its file and item, before it is copied into a pool.
-    `num_rows` of its file describe it.
+    `num_rows` of its file describe it. One that `shows` no chosen category is there for the test's false alarms only.
     """
 
     record: Record
     source: Path
     look: Look
     num_rows: int = 1
+    shows: bool = True
 
     @property
     def what(self) -> str:
@@ -136,26 +137,36 @@ def renames(drafts: Iterable[Draft], where: str) -> dict[str, str]:
     return {stored: name for stored, name in originals.items() if stored != name}
 
 
-def select(draft: Draft, wanted: Collection[str]) -> Draft | None:
-    """The draft with the wanted categories only; None if it has none of them."""
+def select(draft: Draft, wanted: Collection[str]) -> Draft:
+    """The draft with the wanted categories only."""
 
     def of(regions: tuple[Region, ...], name: Callable[[Region], object]) -> tuple[Region, ...]:
         return tuple(r for r in regions if isinstance(name(r), str) and nfc(name(r)) in wanted)
 
-    objects, referring = of(draft.objects, lambda r: r.name), of(draft.referring, lambda r: r.category)
-    has_label = isinstance(draft.label, str) and nfc(draft.label) in wanted
-    is_kind = draft.problem is not None and draft.problem.category in wanted
-    if not (objects or referring or has_label or is_kind):
-        return None
     return replace(
         draft,
-        objects=objects,
-        referring=referring,
+        objects=of(draft.objects, lambda r: r.name),
+        referring=of(draft.referring, lambda r: r.category),
         ignore=of(draft.ignore, lambda r: r.name),
-        label=draft.label if has_label else None,
+        label=draft.label if isinstance(draft.label, str) and nfc(draft.label) in wanted else None,
         negative=tuple(name for name in draft.negative if nfc(name) in wanted),
         not_exhaustive=tuple(name for name in draft.not_exhaustive if nfc(name) in wanted),
     )
+
+
+def shows(kept: Draft, wanted: Collection[str]) -> bool:
+    """Whether a selected draft is an example of a wanted category, class or kind."""
+    is_kind = kept.problem is not None and kept.problem.category in wanted
+    return bool(kept.objects or kept.referring or kept.label is not None or is_kind)
+
+
+def tells_absence(draft: Draft, kept: Draft) -> bool:
+    """Whether a draft without a wanted object says where a box of one is wrong, so that AP counts false alarms there:
+    a picture labelled for detection; a federated one (LVIS) only where it names a wanted category as absent.
+    """
+    if not draft.objects and (draft.label is not None or draft.referring or draft.problem):
+        return False  # labelled for another task only
+    return bool(kept.negative or kept.ignore) or not draft.federated
 
 
 def _image_fault(draft: Draft, look: Look | str) -> str | None:
@@ -229,10 +240,10 @@ def _joined(first: Record, other: Record) -> tuple[Record, int]:
 
 def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> None:
     """One picture for equal pixels: rows about it are joined (`by_pixels`), any other twin is put aside. Which one is
-    kept depends on their names and not on their order.
+    kept depends on what they show and on their names, not on their order.
     """
     kept: dict[str, Picture] = {}
-    for picture in sorted(split.pictures, key=lambda p: p.record.image or p.record.id):
+    for picture in sorted(split.pictures, key=lambda p: (not p.shows, p.record.image or p.record.id)):
         key, draft = picture.record.pixel_hash, files[picture.record.id]
         if key not in kept:
             kept[key] = picture
@@ -275,25 +286,37 @@ def look_at_words(problem: Problem) -> Look | str:
     return Look(0, 0, text_hash(problem.text), near_hash=0, as_is=True, suffix="")
 
 
-def ingest(reading: Reading, categories: Collection[str] | None, title: str) -> Split:
-    """Check and decode a reading. With `categories`, the pictures that show none of them are not even decoded."""
+def _chosen(
+    drafts: Iterable[Draft], categories: Collection[str], left_out: Counter, with_absent: bool
+) -> list[tuple[Draft, bool]]:
+    """The drafts to use, each with whether it shows a category; the others, and their regions, are counted."""
+    wanted, chosen = set(map(nfc, categories)), []
+    for draft in drafts:
+        kept = select(draft, wanted)
+        shown = shows(kept, wanted)
+        used = shown or (with_absent and tells_absence(draft, kept))
+        chosen += [(kept, shown)] * used
+        regions = len(draft.regions) - len(kept.regions) * used
+        left_out.update({draft.kind: int(not used), "annotation": regions})
+    return chosen
+
+
+def ingest(reading: Reading, categories: Collection[str] | None, title: str, with_absent: bool = False) -> Split:
+    """Check and decode a reading. With `categories`, the pictures that show none of them are not even decoded, but for
+    those of a test (`with_absent`) that are known not to show them: a box there is a false alarm.
+    """
     split = Split(read=reading.read, aside=list(reading.aside), renamed=renames(reading.drafts, title))
     split.frequency = {nfc(name): value for name, value in reading.frequency.items()}
-    split.names, drafts = set(map(nfc, _names(reading.drafts))), reading.drafts
+    split.names, chosen = set(map(nfc, _names(reading.drafts))), [(draft, True) for draft in reading.drafts]
     if categories is not None:
-        wanted = set(map(nfc, categories))
-        chosen = [(d, select(d, wanted)) for d in drafts]
-        drafts = [kept for _, kept in chosen if kept]
-        for before, kept in chosen:
-            regions = len(before.regions) - (len(kept.regions) if kept else 0)
-            split.left_out.update({before.kind: int(kept is None), "annotation": regions})
-    looks = iter(look_at_all(reading.root, [d.image for d in drafts if not d.problem], title))
-    for draft in drafts:
+        chosen = _chosen(reading.drafts, categories, split.left_out, with_absent)
+    looks = iter(look_at_all(reading.root, [d.image for d, _ in chosen if not d.problem], title))
+    for draft, shown in chosen:
         seen = look_at_words(draft.problem) if draft.problem else next(looks)
         picture, aside = finish(draft, seen, reading.root)
         split.aside += aside
         if picture:
-            split.pictures.append(picture)
-    without_twins(split, {d.item: d for d in drafts}, reading.by_pixels)
+            split.pictures.append(replace(picture, shows=shown))
+    without_twins(split, {draft.item: draft for draft, _ in chosen}, reading.by_pixels)
     split.check()
     return split

@@ -65,7 +65,7 @@ def other_questions(record: Record) -> list[Question]:
         own = {"boxes": (thousandths(record, told.box),), "mask": _in_thousandths(record, told.mask)}
         asked.append(Question(record.id, record.image, "grounding", told.instruction, thoughts=thoughts, **own))
     if given := record.problem:
-        own = {"thoughts": given.chains or ("",), "turns": given.turns, "item": given.item}
+        own = {"thoughts": given.chains or ("",), "turns": given.turns, "item": given.item, "others": given.others}
         asked.append(Question(record.id, None, given.task, given.text, label=given.answer or None, **own))
     return asked
 

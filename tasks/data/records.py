@@ -59,7 +59,7 @@ class Referring:
 @dataclass(frozen=True)
 class Problem:
     """A question in words. `answer` is what a grader compares with: a number or a letter (maths, program) or a name
-    (ranking).
+    (ranking), after which SFT is taught to state the `others`.
 
     `chains` are worked solutions that SFT is to teach: thoughts, or the programs themselves. `category` is the kind of
     problem, where the source knows kinds.
@@ -75,6 +75,7 @@ class Problem:
     category: str | None = None
     turns: tuple[dict[str, str], ...] = ()
     item: dict | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Question:
     regions where a box is neither right nor wrong, and without `exhaustive` neither is one that matches nothing;
     grounding: `asked` is an instruction, `boxes` holds the one box, `mask` its outlines in thousandths, if known;
     classification: `asked` is '', `label` the class;
-    maths, program, ranking: `asked` is the problem, `label` its answer; job: `turns` are sent, `item` is graded with.
+    maths, program, ranking: `asked` is the problem, `label` its answer, of a ranking the right name, before the
+    `others` of an SFT target; job: `turns` are sent, `item` is graded with.
     `thoughts` are the thinking of SFT targets, one each: what the picture shows, or the worked solutions (of a program:
     the program).
     """
@@ -135,6 +137,7 @@ class Question:
     ignore: tuple[Box, ...] = ()
     exhaustive: bool = True
     mask: tuple[Shape, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -175,7 +178,7 @@ def _mask(rows: list[dict]) -> tuple[Shape, ...]:
 
 
 def _problem(row: dict) -> Problem:
-    return Problem(**{**row, "chains": tuple(row["chains"]), "turns": tuple(row["turns"])})
+    return Problem(**{**row, **{name: tuple(row[name]) for name in ("chains", "turns", "others")}})
 
 
 def read_records(path: Path) -> list[Record]:
@@ -200,7 +203,7 @@ def read_records(path: Path) -> list[Record]:
 
 def read_questions(path: Path) -> list[Question]:
     """The questions of a JSONL file that `tasks.slice` wrote."""
-    boxes, lists = ("boxes", "ignore"), ("thoughts", "turns")
+    boxes, lists = ("boxes", "ignore"), ("thoughts", "turns", "others")
     return [
         Question(
             **{

@@ -4,7 +4,8 @@
     python -m tasks.graders validate --grader G.json
 
 G.json is the section `reward` of params.yaml, of one task or several: {"grounding": {"iou": 0.9, "format": 0.1}}.
-I.json is a question: {"task": "grounding", "asked": "the cup", "boxes": [[10, 20, 300, 400]]}, boxes in thousandths.
+I.json is a question: {"task": "grounding", "asked": "the cup", "boxes": [[10, 20, 300, 400]]}, boxes in thousandths;
+with "thinking": false its prompt asks for the answer alone.
 S.json is {"completion": "..."}. `run` prints {"reward", "sub_rewards", "errors"}.
 
 A G.json with a `type` is a grader of OpenAI's (tasks.graders.openai), I.json any object, S.json {"output_text": "..."}
@@ -50,6 +51,7 @@ class Item(Section):
     asked: str = ""
     boxes: list[Annotated[list[float], AfterValidator(_a_box)]] = Field(default=[])
     label: str | None = None
+    thinking: bool = True
 
     def question(self) -> Question:
         return Question("item", "", self.task, self.asked, tuple(map(tuple, self.boxes)), self.label)
@@ -112,9 +114,9 @@ def run(grader: Path, item: Path, sample: Path) -> dict:
             return run_grader(openai[1], read_object(sample), read_object(item))
         except (ValueError, SandboxError) as error:
             raise FileError(f"{grader}, {sample}: {error}") from None
-    grade, question = make_grader(read_grader(grader)), read(item, Item).question()
+    reward, asked = read_grader(grader), read(item, Item)
     try:
-        got = grade(read(sample, Sample).completion, question)
+        got = make_grader(reward, asked.thinking)(read(sample, Sample).completion, asked.question())
     except ValueError as error:
         raise FileError(f"{item}: {error}") from None
     return {"reward": got.reward, "sub_rewards": got.sub_rewards, "errors": [got.failure] if got.failure else []}

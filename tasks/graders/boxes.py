@@ -20,8 +20,13 @@ def area(box: Box) -> float:
 
 def iou(a: Box, b: Box) -> float:
     """Intersection over union in 0..1; 0 when both boxes are so thin that their areas underflow."""
-    shared = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    union = area(a) + area(b) - shared
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    width = (ax2 if ax2 < bx2 else bx2) - (ax1 if ax1 > bx1 else bx1)  # this runs for every pair: no calls
+    height = (ay2 if ay2 < by2 else by2) - (ay1 if ay1 > by1 else by1)
+    if not (width > 0 and height > 0):
+        return 0.0
+    shared = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - shared
     return shared / union if union > 0 else 0.0
 
 

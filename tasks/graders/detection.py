@@ -38,18 +38,17 @@ def match(
     A prediction without a match has none in the result where a region of `ignore` covers more than `iou_threshold` of
     it (COCO's rule of crowds), or where the labels are not `exhaustive`.
     """
-    ranked = sorted(predictions, key=lambda p: (-p.confidence, -max((iou(p.box, g) for g in gold), default=0.0), p.box))
-    free = sorted(gold)
-    matches = []
-    for prediction in ranked:
-        overlaps = [iou(prediction.box, g) for g in free]
-        best = max(overlaps, default=0.0)
-        if best <= iou_threshold:
+    there, matches = sorted(gold), []
+    free = list(range(len(there)))
+    overlaps = [(p, [iou(p.box, g) for g in there]) for p in predictions]
+    for prediction, ious in sorted(overlaps, key=lambda o: (-o[0].confidence, -max(o[1], default=0.0), o[0].box)):
+        best = max(free, key=ious.__getitem__, default=None)
+        if best is None or ious[best] <= iou_threshold:
             if exhaustive and all(covered(prediction.box, region) <= iou_threshold for region in ignore):
                 matches.append(Match(prediction.confidence, 0.0))
             continue
-        free.pop(overlaps.index(best))
-        matches.append(Match(prediction.confidence, best))
+        free.remove(best)
+        matches.append(Match(prediction.confidence, ious[best]))
     return tuple(matches)
 
 

@@ -1,4 +1,5 @@
-"""The frame that every answer stands in, whatever its task: `<think>...</think><answer>...</answer>`.
+"""The frame that every answer stands in, whatever its task: `<think>...</think><answer>...</answer>`, or, of a prompt
+that asks for no thinking (`prompt.thinking: false`), `<answer>...</answer>`.
 
 A completion is untrusted text. It is capped in length before anything is built from it, the regular expressions are
 linear, and nothing is evaluated.
@@ -10,6 +11,7 @@ from enum import StrEnum
 
 MAX_CHARACTERS = 65_536
 TAG = re.compile(r"</?(?:think|answer)>")
+THOUGHT, ANSWER = ["<think>", "</think>"], ["<answer>", "</answer>"]
 
 
 class Failure(StrEnum):
@@ -57,13 +59,15 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Framed:
-    """The stripped text of the single answer. `whole`: the text is one think block, then one answer block, no more."""
+    """The stripped text of the single answer. `whole`: the text is what was asked for, one think block (or none), then
+    one answer block, no more.
+    """
 
     content: str
     whole: bool
 
 
-def unframe(completion: str) -> Framed:
+def unframe(completion: str, thinking: bool = True) -> Framed:
     """The answer of a completion; any other text counts for nothing. `Malformed` says what is wrong with the frame."""
     if len(completion) > MAX_CHARACTERS:
         raise Malformed(Failure.TOO_LONG)
@@ -71,19 +75,17 @@ def unframe(completion: str) -> Framed:
     tags = [match.group() for match in found]
     start = _single_answer(tags)
     content = completion[found[start].end() : found[start + 1].start()].strip()
-    if tags != ["<think>", "</think>", "<answer>", "</answer>"]:
+    if tags != THOUGHT * thinking + ANSWER:
         return Framed(content, False)
-    outside = (
-        completion[: found[0].start()],
-        completion[found[1].end() : found[2].start()],
-        completion[found[3].end() :],
-    )
+    edges = [0, *(edge for match in found for edge in match.span()), len(completion)]
+    outside = (completion[edges[n] : edges[n + 1]] for n in range(0, len(edges), 4))
     return Framed(content, not any(text.strip() for text in outside))
 
 
-def frame(content: str, think: str) -> str:
-    """The inverse: what a model is taught to write."""
-    return f"<think>{think}</think><answer>{content}</answer>"
+def frame(content: str, think: str | None) -> str:
+    """The inverse: what a model is taught to write; None for no thinking."""
+    thought = "" if think is None else f"<think>{think}</think>"
+    return f"{thought}<answer>{content}</answer>"
 
 
 def _single_answer(tags: list[str]) -> int:

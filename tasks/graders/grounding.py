@@ -29,24 +29,24 @@ class ParsedBox:
     well_formed: bool = False
 
 
-def parse_grounding(completion: str) -> ParsedBox:
+def parse_grounding(completion: str, thinking: bool = True) -> ParsedBox:
     """The one box (thousandths) inside the single `<answer>`. Never raises on a string; linear in the text."""
     try:
-        framed = unframe(completion)
+        framed = unframe(completion, thinking)
         box = _box(framed.content)
     except Malformed as error:
         return ParsedBox(failure=error.failure)
     return ParsedBox(box, well_formed=framed.whole)
 
 
-def format_box(box: Box, think: str = "", sides: Sides = THOUSANDTHS) -> str:
+def format_box(box: Box, think: str | None = "", sides: Sides = THOUSANDTHS) -> str:
     """The text that `parse_grounding` reads back as this box (thousandths), in whole units of `sides`.
 
     Raises ValueError where it could not.
     """
     x1, y1, x2, y2 = whole(box, sides)
     text = frame(f"({x1},{y1}),({x2},{y2})", think)
-    parsed = parse_grounding(to_thousandths(text, sides))
+    parsed = parse_grounding(to_thousandths(text, sides), thinking=think is not None)
     if not parsed.well_formed:
         raise ValueError(
             f"not a readable answer ({parsed.failure or 'bad_format'}): {text[:200]!r}; give a thought without tags"

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 
 from tasks.graders.frame import Failure, Malformed, frame, unframe
 
+MAX_NAME = 1000  # characters of a label or a name: Unicode's normal form can be 18 times as long
+DASHES = (
+    "\u058a\u05be\u1400\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u2e5d\u301c\u3030\u30a0\ufe31\ufe32\ufe58"
+    "\ufe63\uff0d\U00010ead"
+)  # with '-' those of the category Pd of Unicode 15
+JOINTS = re.compile(rf"[-_{DASHES}]+")
 COUNT = re.compile(r"[0-9]{1,9}")
 CHOICE = re.compile(r"\(?([A-Za-z])[).:]?")
 
@@ -27,25 +33,27 @@ class ParsedLabel:
     well_formed: bool = False
 
 
-def parse_label(completion: str) -> ParsedLabel:
-    """The label stated inside the single `<answer>`. Never raises on a string."""
+def parse_label(completion: str, thinking: bool = True) -> ParsedLabel:
+    """The label stated inside the single `<answer>`, of at most MAX_NAME characters. Never raises on a string."""
     try:
-        framed = unframe(completion)
+        framed = unframe(completion, thinking)
     except Malformed as error:
         return ParsedLabel(failure=error.failure)
+    if len(framed.content) > MAX_NAME:
+        return ParsedLabel(failure=Failure.TOO_LONG)
     if not canonical(framed.content):
         return ParsedLabel(failure=Failure.EMPTY_ANSWER)
     return ParsedLabel(framed.content, well_formed=framed.whole)
 
 
-def format_label(label: str, think: str = "") -> str:
+def format_label(label: str, think: str | None = "") -> str:
     """The text that `parse_label` reads back as this label; ValueError where it could not be."""
     text = frame(label, think)
-    parsed = parse_label(text)
+    parsed = parse_label(text, thinking=think is not None)
     if not parsed.well_formed or parsed.label != label:
         raise ValueError(
             f"not a readable answer ({parsed.failure or 'bad_format'}): {text[:200]!r}; "
-            "give a label without tags or outer space, and a thought without tags"
+            f"give a label of at most {MAX_NAME} characters without tags or outer space, and a thought without tags"
         )
     return text
 
@@ -56,7 +64,7 @@ def canonical(label: str) -> str:
     Idempotent. Other punctuation is kept: 'st. bernard' is not 'st bernard' unless an alias says so.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
-    return " ".join("".join(" " if c == "_" or unicodedata.category(c) == "Pd" else c for c in folded).split())
+    return " ".join(JOINTS.sub(" ", folded).split())
 
 
 def alias_table(aliases: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -35,13 +35,13 @@ class Parsed:
     well_formed: bool = False
 
 
-def parse_detection(completion: str) -> Parsed:
+def parse_detection(completion: str, thinking: bool = True) -> Parsed:
     """Boxes (thousandths) and confidences stated inside the single `<answer>`; any other text counts for nothing.
 
     Never raises on a string. Time is linear in the text, which may have at most `MAX_CHARACTERS`.
     """
     try:
-        framed = unframe(completion)
+        framed = unframe(completion, thinking)
         boxes = _boxes(framed.content)
     except Malformed as error:
         return Parsed(failure=error.failure)
@@ -49,7 +49,7 @@ def parse_detection(completion: str) -> Parsed:
 
 
 def format_answer(
-    boxes: Sequence[Box], confidences: Sequence[float], think: str = "", sides: Sides = THOUSANDTHS
+    boxes: Sequence[Box], confidences: Sequence[float], think: str | None = "", sides: Sides = THOUSANDTHS
 ) -> str:
     """The text that `parse_detection` reads back as these boxes (thousandths), rounded to whole units and hundredths.
 
@@ -61,7 +61,7 @@ def format_answer(
         for box, confidence in zip(boxes, confidences, strict=True)
     ]
     text = frame(f"[{', '.join(entries)}]" if entries else NONE, think)
-    parsed = parse_detection(to_thousandths(text, sides))
+    parsed = parse_detection(to_thousandths(text, sides), thinking=think is not None)
     if not parsed.well_formed:
         raise ValueError(
             f"not a readable answer ({parsed.failure or 'bad_format'}): {text[:200]!r}; "
@@ -75,7 +75,8 @@ def _boxes(content: str) -> tuple[ScoredBox, ...]:
         return ()
     if content.count("{") > MAX_BOXES:
         raise Malformed(Failure.TOO_MANY_BOXES)
-    if content.count("[") > MAX_BOXES + 1:  # bounds the depth too, far below the interpreter's recursion limit
+    # "[" bounds the depth too, far below the interpreter's recursion limit; a box has two keys
+    if content.count("[") > MAX_BOXES + 1 or content.count("'") > 4 * MAX_BOXES:
         raise Malformed(Failure.BAD_LIST)
     try:  # every number becomes a float: Python's integers refuse, and take long over, thousands of digits
         entries = json.loads(SINGLE_QUOTED.sub(r'"\1"', content), parse_int=float, object_pairs_hook=_unique)

@@ -1,23 +1,26 @@
-"""The published rewards, holes included, to set beside ours in tests and in `benchmarks/hack_search.py`. Nothing trains
-on them.
+"""The published rewards, holes included, to set beside ours: in tests, in `benchmarks/hack_search.py`, and by the key
+`published` of a rubric (`reward=published_visual_rft`). Nothing shipped trains on them.
 
 Written from what was observed when Visual-RFT's reward code was executed at 9486633 (arXiv 2503.01785) and from what
 VLM-R1's does (arXiv 2504.07615); their text is not used. They take a completion and a question as our graders do.
 """
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.data.records import Box, Question
 from tasks.graders.boxes import ScoredBox, iou
 from tasks.graders.detection import Match, match
+from tasks.graders.frame import MAX_CHARACTERS
+from tasks.graders.parse import MAX_BOXES
 
-ANSWER = re.compile(r"<answer>(.*?)</answer>")  # no newline: such an answer is not found
-WHOLE = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+BETWEEN = re.compile(r"</think>\s*+<answer>")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 CORNERS = re.compile(r"\((\d+),\s*(\d+)\)")
+PublishedGrader = Callable[[str, Question], float]
 THRESHOLDS = [0.5 + 0.05 * i for i in range(10)]
 
 
@@ -61,7 +64,9 @@ def published_confidence(completion: str, question: Question) -> float:
 
 def published_format(completion: str, question: Question) -> float:
     """The whole text is a think block, then an answer block."""
-    return float(WHOLE.fullmatch(completion) is not None)
+    if not (completion.startswith("<think>") and completion.endswith("</answer>")):
+        return 0.0
+    return float(BETWEEN.search(completion, len("<think>"), len(completion) - len("</answer>")) is not None)
 
 
 def lenient(stated: str, gold: str) -> bool:
@@ -99,18 +104,48 @@ def published_od_length(found: Sequence[Labelled], gold: Sequence[Labelled]) -> 
     return published_map(found, gold) * min(1, len(gold) / len(found)) if found else 0.0
 
 
+def graders_of(task: str) -> dict[str, PublishedGrader]:
+    """{name: grader} of those that a rubric of the task can hold: in 0..1, with 0 for NaN and 1 for what is above."""
+    return {name: _bounded(reward, scale) for name, (reward, scale) in BY_TASK.get(task, {}).items()}
+
+
+def _bounded(reward: PublishedGrader, scale: float) -> PublishedGrader:
+    def grade(completion: str, question: Question) -> float:
+        value = 0.0 if len(completion) > MAX_CHARACTERS else reward(completion, question) / scale
+        return 0.0 if math.isnan(value) else min(max(value, 0.0), 1.0)
+
+    return grade
+
+
+def _of_one_category(reward: Callable[[Sequence[Labelled], Sequence[Labelled]], float]) -> PublishedGrader:
+    """A reward that reads labels, of an answer about one category."""
+
+    def grade(completion: str, question: Question) -> float:
+        found = [Labelled(question.asked, scored) for scored in _boxes(completion)]
+        return reward(found, [Labelled(question.asked, ScoredBox(box, 1.0)) for box in question.boxes])
+
+    return grade
+
+
 def _content(completion: str) -> str | None:
-    found = ANSWER.search(completion)
-    return found[1].strip() if found else None
+    """Of the first answer on one line: with a newline in it, it is not found."""
+    for line in completion.split("\n"):
+        _, opened, rest = line.partition("<answer>")
+        content, closed, _ = rest.partition("</answer>")
+        if opened and closed:
+            return content.strip()
+    return None
 
 
 def _boxes(completion: str) -> list[ScoredBox]:
     """Whatever cannot be read is nothing, in silence; NaN and any range pass."""
     try:
-        entries = json.loads((_content(completion) or "").replace("'", '"'))
-        return [ScoredBox(tuple(entry["Position"]), entry["Confidence"]) for entry in entries]
+        entries = json.loads((_content(completion) or "").replace("'", '"'), parse_int=float)
+        boxes = [ScoredBox(tuple(entry["Position"]), entry["Confidence"]) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
+    readable = (len(b.box) == 4 and all(isinstance(x, float) for x in (*b.box, b.confidence)) for b in boxes)
+    return boxes if all(readable) else []
 
 
 def _matches(boxes: Sequence[ScoredBox], gold: Sequence[Box]) -> tuple[Match, ...]:
@@ -129,7 +164,7 @@ def _signed_giou(a: Sequence[float], b: Sequence[float]) -> float:
 
 def _average_precision(found: Sequence[ScoredBox], gold: Sequence[Box]) -> float:
     """Mean over IoU .5 to .95 of the 101-point interpolated precision, as COCO's."""
-    ranked = sorted(found, key=lambda s: -s.confidence)
+    ranked = sorted(found, key=lambda s: -s.confidence)[:MAX_BOXES]
     total = 0.0
     for threshold in THRESHOLDS:
         free, hits, curve = list(gold), 0, []
@@ -141,3 +176,17 @@ def _average_precision(found: Sequence[ScoredBox], gold: Sequence[Box]) -> float
             curve.append((hits / len(gold), hits / n))
         total += sum(max((p for r, p in curve if r >= i / 100), default=0.0) for i in range(101)) / 101
     return total / len(THRESHOLDS)
+
+
+BY_TASK: dict[str, dict[str, tuple[PublishedGrader, float]]] = {  # with what the best answer earns
+    "detection": {
+        "iou_matched": (published_iou, 1),
+        "equation_6": (published_equation_6, 1),
+        "confidence": (published_confidence, 1),
+        "map": (_of_one_category(published_map), 1),
+        "od_length": (_of_one_category(published_od_length), 1),
+        "format": (published_format, 1),
+    },
+    "classification": {"lenient": (published_label, 1), "format": (published_format, 1)},
+    "grounding": {"giou": (published_grounding, 2), "format": (published_format, 1)},
+}

@@ -4,6 +4,7 @@ Each task has its rubric: named graders, each in 0..1, weighted by its section o
 left out; one that weighs 0 is shown and pays nothing.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ from tasks.graders.openai import Failure as OpenAIFailure
 from tasks.graders.openai import OpenAIGrade
 from tasks.graders.parse import parse_detection
 from tasks.graders.programs import parse_program, run_program, sandboxed
-from tasks.graders.ranking import parse_ranking, rank_of, rank_reward
+from tasks.graders.published import graders_of
+from tasks.graders.ranking import known_names, parse_ranking, parts_of, rank_of, rank_reward, right_name
 from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward
 from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, RankingReward
 
@@ -69,13 +71,15 @@ class Judged:
 Judge = Callable[[str, Question], Judged]
 
 
-def make_grader(reward: Reward) -> Callable[[str, Question], Grade]:
-    """A function of a completion and its question, whatever its task. Weights are normalised to sum 1.
+def make_grader(reward: Reward, thinking: bool = True) -> Callable[[str, Question], Grade]:
+    """A function of a completion and its question, whatever its task. Weights are normalised to sum 1. `thinking` is
+    that of the prompt: whether the form asked for begins with a think block.
 
-    An answer that cannot be read earns 0 in all of the rubric. Raises ValueError for a question of a task without a
-    rubric, and for one without the gold answer that its task needs. With `reward.job` it is a `Batched`.
+    An answer that cannot be read earns 0 in all of the rubric, but for what is `published`. Raises ValueError for a
+    question of a task without a rubric, and for one without the gold answer that its task needs. With `reward.job` it
+    is a `Batched`.
     """
-    by_rubric = _by_rubric(reward)
+    by_rubric = _by_rubric(reward, thinking)
     if reward.job is None:
         return by_rubric
     of_jobs = JobGrader(reward.job)
@@ -99,9 +103,10 @@ def _of_job(grade: OpenAIGrade) -> Grade:
     )
 
 
-def _by_rubric(reward: Reward) -> Callable[[str, Question], Grade]:
+def _by_rubric(reward: Reward, thinking: bool) -> Callable[[str, Question], Grade]:
     rubrics = {task: rubric for task in JUDGES if (rubric := getattr(reward, task))}
-    judges = {task: JUDGES[task](rubric) for task, rubric in rubrics.items()}
+    judges = {task: JUDGES[task](rubric, thinking) for task, rubric in rubrics.items()}
+    published = {task: graders_of(task) for task in rubrics}
 
     def grade(completion: str, question: Question) -> Grade:
         if question.task not in rubrics:
@@ -112,8 +117,11 @@ def _by_rubric(reward: Reward) -> Callable[[str, Question], Grade]:
         if judged.scores is not None:
             length = length_reward(len(completion), rubric.max_characters)
             scores = {**judged.scores, "format": lambda: float(judged.well_formed), "length": lambda: length}
-            sub_rewards = {name: scores[name]() for name in weights}
+            sub_rewards |= {name: scores[name]() for name in weights if name in scores}
             failure = judged.wrong or _blemish(judged, sub_rewards)
+        for name, score in published[question.task].items():  # which read what ours does not
+            if f"published/{name}" in weights:
+                sub_rewards[f"published/{name}"] = score(completion, question)
         return Grade(
             # Both sums run in the same order, so that three ones give exactly 1.
             reward=sum(weights[name] * sub_rewards[name] for name in weights) / sum(weights.values()),
@@ -139,9 +147,9 @@ def _blemish(judged: Judged, sub_rewards: dict[str, float]) -> Failure | None:
     return Failure.OVER_LENGTH if sub_rewards.get("length") == 0 else None
 
 
-def _detection(rubric: DetectionReward) -> Judge:
+def _detection(rubric: DetectionReward, thinking: bool) -> Judge:
     def judge(completion: str, question: Question) -> Judged:
-        parsed, num_gold = parse_detection(completion), len(question.boxes)
+        parsed, num_gold = parse_detection(completion, thinking), len(question.boxes)
         if parsed.failure:
             return Judged(parsed.failure)
         matches = match(parsed.boxes, question.boxes, rubric.iou_threshold, question.ignore, question.exhaustive)
@@ -164,11 +172,11 @@ def _detection(rubric: DetectionReward) -> Judge:
     return judge
 
 
-def _classification(rubric: ClassificationReward) -> Judge:
+def _classification(rubric: ClassificationReward, thinking: bool) -> Judge:
     aliases = alias_table(rubric.aliases)
 
     def judge(completion: str, question: Question) -> Judged:
-        gold, parsed = question.label, parse_label(completion)
+        gold, parsed = question.label, parse_label(completion, thinking)
         if gold is None:
             raise ValueError(f"{question.record_id}: a classification question without a label")
         if parsed.failure:
@@ -189,11 +197,11 @@ def _classification(rubric: ClassificationReward) -> Judge:
     return judge
 
 
-def _grounding(rubric: GroundingReward) -> Judge:
+def _grounding(rubric: GroundingReward, thinking: bool) -> Judge:
     def judge(completion: str, question: Question) -> Judged:
         if len(question.boxes) != 1:
             raise ValueError(f"{question.record_id}: a grounding question with {len(question.boxes)} boxes, not one")
-        (gold,), parsed = question.boxes, parse_grounding(completion)
+        (gold,), parsed = question.boxes, parse_grounding(completion, thinking)
         if parsed.failure:
             return Judged(parsed.failure)
         overlap = iou(parsed.box, gold)
@@ -226,7 +234,7 @@ def same_answer(one: str, other: str, rubric: AnswerReward) -> bool:
     return same_number(first, second, rubric.absolute_tolerance, rubric.relative_tolerance)
 
 
-def _maths(rubric: MathsReward) -> Judge:
+def _maths(rubric: MathsReward, thinking: bool) -> Judge:
     def judge(completion: str, question: Question) -> Judged:
         gold, stated = _gold(question), parse_answer(completion, rubric.form)
         if stated.failure:
@@ -250,7 +258,7 @@ def _maths(rubric: MathsReward) -> Judge:
     return judge
 
 
-def _program(rubric: ProgramReward) -> Judge:
+def _program(rubric: ProgramReward, thinking: bool) -> Judge:
     def judge(completion: str, question: Question) -> Judged:
         gold, parsed = _gold(question), parse_program(completion)
         if parsed.failure:
@@ -274,14 +282,16 @@ def _program(rubric: ProgramReward) -> Judge:
     return judge
 
 
-def _ranking(rubric: RankingReward) -> Judge:
-    aliases = alias_table(rubric.aliases)
+def _ranking(rubric: RankingReward, thinking: bool) -> Judge:
+    known = known_names(alias_table(rubric.aliases))
 
     def judge(completion: str, question: Question) -> Judged:
-        gold, parsed = _gold(question), parse_ranking(completion, rubric.max_names, aliases)
+        gold = _gold(question)
+        right = right_name(gold, known)
+        parsed = parse_ranking(completion, rubric.max_names, ChainMap({parts_of(gold): right}, known))
         if parsed.failure:
             return Judged(parsed.failure)
-        rank = rank_of(gold, parsed.names, aliases)
+        rank = rank_of(right, parsed.names)
         return Judged(
             scores={"answer": lambda: rank_reward(rank, rubric.scores, rubric.later)},
             wrong=Failure.NOT_RANKED if rank is None else None,
@@ -293,7 +303,7 @@ def _ranking(rubric: RankingReward) -> Judge:
     return judge
 
 
-JUDGES = {
+JUDGES = {  # problems in words are always thought about (`Prompt`)
     "detection": _detection,
     "classification": _classification,
     "grounding": _grounding,

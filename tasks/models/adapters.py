@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from tasks.models.integrity import seal
 from tasks.models.loading import ADAPTER, UNDER, load_model
 from tasks.params import Model
 
@@ -60,7 +61,7 @@ def _with_adapter(model: PreTrainedModel, params: Model, parts: dict[str, nn.Mod
 
 def save_weights(model: PreTrainedModel | PeftModel, params: Model, init: Path | None, out: Path) -> None:
     """Whole weights in `out`, the adapter merged; or, with lora.output adapter, the adapter alone, beside that of
-    `init` (which the run began with), if it is one: `load_model` reads both.
+    `init` (which the run began with), if it is one: `load_model` reads both, and checks the hashes written here.
     """
     if not isinstance(model, PeftModel):
         model.save_pretrained(out)
@@ -71,6 +72,7 @@ def save_weights(model: PreTrainedModel | PeftModel, params: Model, init: Path |
         if init is not None and (init / ADAPTER).is_file():
             kept = shutil.ignore_patterns("history.json", "checkpoints", "events.jsonl")
             shutil.copytree(init, out / UNDER, ignore=kept)
+    seal(out)
 
 
 def merged_state(model: PreTrainedModel | PeftModel) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ import transformers
 import trl
 
 from tasks.models import processes
+from tasks.models.integrity import sha256
 from tasks.models.training import Job
 
 ROOT = Path(".rft/checkpoints")
@@ -25,11 +26,6 @@ KEPT = 2
 SECTIONS = ("model", "prompt", "reward", "grade")  # and that of the policy
 TASKS = Path(__file__).parents[1]
 CODE = [TASKS / name for name in ("sft.py", "rl", "graders", "models", "data")]  # that a step runs
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -42,7 +38,7 @@ def _sync(path: Path) -> None:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """{file: its hash} of a checkpoint."""
-    return {path.name: _hash(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
 
 
 def identity(job: Job) -> str:
@@ -57,7 +53,7 @@ def identity(job: Job) -> str:
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     for file in sorted(file for file in files if file.suffix != ".pyc"):
         if file.is_file() and file.name != "history.json":  # it holds the seconds that making the weights took
-            digest.update(f"{file.name} {_hash(file)}\n".encode())
+            digest.update(f"{file.name} {sha256(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -27,9 +27,14 @@ Grader = Callable[[str, Question], Grade]
 
 
 class Coordinates:
-    """The units of a model whose questions are about pictures in `pool`. `reward` says how SFT's answers are stated."""
+    """The units of a model whose questions are about pictures in `pool`. `reward` and the prompt's `thinking` say how
+    SFT's answers are stated.
+    """
 
-    def __init__(self, convention: str, processor: ProcessorMixin, pool: Path, reward: Reward | None = None):
+    def __init__(
+        self, convention: str, processor: ProcessorMixin, pool: Path, reward: Reward | None = None,
+        thinking: bool = True,
+    ):  # fmt: skip
         self._sides = {
             "relative_1000": lambda question: THOUSANDTHS,
             "absolute_resized": self._resized,
@@ -38,6 +43,7 @@ class Coordinates:
         self._processor, self._pool = processor, pool
         self._form: Form = reward.maths.form if reward and reward.maths else "tags"
         self._target = reward.job.target if reward and reward.job else None
+        self._thinking = thinking
         self._sizes: dict[str, Sides] = {}
 
     def sides(self, question: Question) -> Sides:
@@ -46,7 +52,7 @@ class Coordinates:
 
     def write(self, question: Question) -> list[str]:
         """The SFT targets, in the model's units."""
-        return targets(question, self.sides(question), self._form, self._target)
+        return targets(question, self.sides(question), self._form, self._target, self._thinking)
 
     def read(self, completion: str, question: Question) -> str:
         """A completion of the model, with its boxes in thousandths."""

@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from tasks.models.geometry import build_model, build_processor, read_config, sees
+from tasks.models.integrity import verify
 from tasks.models.processors import PROCESSORS
 from tasks.params import Model
 
@@ -68,7 +69,10 @@ def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMix
 def load_model(model: Model, path: Path | str | None = None, quantize: bool = False) -> PreTrainedModel:
     """The weights in `path` (a trained folder; an adapter is merged), or the base model's, in `model.dtype`; to be
     trained on in 4 bits if `quantize`. On the GPU where there is one. A model of pictures and text, or of text alone.
+    ValueError where a file of a trained folder is not the one that was written.
     """
+    if path is not None and Path(path).is_dir():
+        verify(Path(path))
     if path is not None and (Path(path) / ADAPTER).is_file():
         under = load_model(model, _under(model, Path(path)), quantize)
         return PeftModel.from_pretrained(under, path).merge_and_unload()

@@ -40,7 +40,8 @@ def measure(params: Params, model_path: Path, pool: Path) -> dict[str, float]:
     """Means over the train questions of a pool."""
     questions = ask(read_records(pool / "train.jsonl"), [], 0)
     model, processor = load_model(params.model, model_path), load_processor(params.model, model_path)
-    grader = Coordinates(params.model.coordinates, processor, pool).reading(make_grader(params.reward))
+    made = make_grader(params.reward, params.prompt.thinking)
+    grader = Coordinates(params.model.coordinates, processor, pool).reading(made)
 
     def grades(temperature: float, samples: int):
         texts = answer(

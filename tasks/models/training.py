@@ -25,6 +25,7 @@ from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
 from tasks.models.events import events
 from tasks.models.generate import answer
+from tasks.models.integrity import seal
 from tasks.models.loading import load_model, load_processor, tokenizer_of
 from tasks.models.validation import Validation
 from tasks.params import ALGORITHMS, Params, Rft, Sft
@@ -77,8 +78,9 @@ class Job:
         self.train: list[Question] = read_questions(self.slice / "train.jsonl")
         self.val: list[Question] = read_questions(self.slice / "val.jsonl")
         self.processor: ProcessorMixin = load_processor(self.params.model, self.init)
-        self.coordinates = Coordinates(self.params.model.coordinates, self.processor, self.pool, self.params.reward)
-        self.grader = self.coordinates.reading(make_grader(self.params.reward))
+        convention, thinking = self.params.model.coordinates, self.params.prompt.thinking
+        self.coordinates = Coordinates(convention, self.processor, self.pool, self.params.reward, thinking)
+        self.grader = self.coordinates.reading(make_grader(self.params.reward, thinking))
 
     def load(self) -> PreTrainedModel | PeftModel:
         """The initial weights with what is to learn, a fresh adapter where the parameters ask for one."""
@@ -213,4 +215,5 @@ class Job:
         for place, best in enumerate(validation.best if validation.keep > 1 else ()):
             validation.restore(model, place)
             model.save_pretrained(folder / f"step-{best.step}")
+            seal(folder / f"step-{best.step}")
             self.processor.save_pretrained(folder / f"step-{best.step}")

@@ -164,7 +164,8 @@ class _Splits(Section, Generic[Files]):
     """Where there is no `val` (or `test`), `num_val` (`num_test`) pictures are held out of `train` by their hash, or a
     tenth (a fifth) of them where that is null; otherwise the numbers are the most that are kept.
 
-    `categories` chooses pictures and objects; `test_categories` (null: the same) those of the test split. More than
+    `categories` chooses pictures and objects; `test_categories` (null: the same) those of the test split, which keeps
+    the pictures known to show none of them too, in their share beside the `num_test` that do. More than
     `max_quarantined` of the pictures or of the annotations put aside is an error, not a warning. With
     `leave_out_shared`, pictures of train and val that test has too are left out; without, they are an error.
     """

@@ -10,7 +10,8 @@ from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 class Rubric(Section):
     """Weights of a task's graders, normalised to sum 1: 0 shows a grader and pays nothing, null leaves it out.
 
-    `length` is 1 up to `max_characters` of completion and 0 from twice as many.
+    `length` is 1 up to `max_characters` of completion and 0 from twice as many. A rubric of pictures may hold
+    `published` graders too ({name: weight}), to compare with: they can be hacked (`tasks.graders.published`).
     """
 
     format: NonNegative
@@ -21,8 +22,9 @@ class Rubric(Section):
 
     @property
     def weights(self) -> dict[str, float]:
-        """{name: weight} of the graders that are not left out."""
-        return {name: weight for name in self.GRADERS if (weight := getattr(self, name)) is not None}
+        """{name: weight} of the graders that are not left out; a published one is named published/<name>."""
+        published = {f"published/{name}": weight for name, weight in getattr(self, "published", {}).items()}
+        return {name: weight for name in self.GRADERS if (weight := getattr(self, name)) is not None} | published
 
     @model_validator(mode="after")
     def _some_weight(self):
@@ -37,6 +39,9 @@ class DetectionReward(Rubric):
     iou: NonNegative
     confidence: NonNegative
     iou_threshold: Share
+    published: dict[Literal["iou_matched", "equation_6", "confidence", "map", "od_length", "format"], NonNegative] = (
+        Field(default_factory=dict)
+    )
 
     GRADERS = ("iou", "confidence", "format", "length")
 
@@ -51,6 +56,7 @@ class ClassificationReward(Rubric):
     count: NonNegative | None = None
     choice: NonNegative | None = None
     aliases: dict[str, list[str]] = Field(default_factory=dict)
+    published: dict[Literal["lenient", "format"], NonNegative] = Field(default_factory=dict)
 
     GRADERS = ("label", "count", "choice", "format", "length")
 
@@ -64,6 +70,7 @@ class GroundingReward(Rubric):
 
     iou: NonNegative
     giou: NonNegative | None = None
+    published: dict[Literal["giou", "format"], NonNegative] = Field(default_factory=dict)
 
     GRADERS = ("iou", "giou", "format", "length")
 

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import io
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +17,12 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tasks.data.drafts import short
+
 NUM_LVIS = 300  # detections of a picture that LVIS looks at, over all categories
 COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+LISTS = ("images", "categories", "annotations")
+LARGEST = 1e15  # of a number in a file; a score, a side or an area beyond is a mistake
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: by the number of training pictures
 
 
@@ -50,6 +53,8 @@ def lvis(gold: Path, found: Path) -> dict[str, float]:
         for key in ("neg_category_ids", "not_exhaustive_category_ids"):
             if key not in image:
                 raise ScoringError(f"{gold}: image {image['id']} has no {key}; LVIS labels need it")
+            if not isinstance(image[key], list) or not all(isinstance(i, int | str) for i in image[key]):
+                raise ScoringError(f"{gold}: image {image['id']}: {key} {short(image[key])} is no list of categories")
     evaluation = _Federated(_index(labels), _index(labels, _best(_detections(detections, labels), NUM_LVIS)), "bbox")
     evaluation.params.maxDets = [NUM_LVIS]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -99,7 +104,7 @@ def _read(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScoringError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScoringError(f"{path} is not JSON: {error}") from None
 
 
@@ -109,21 +114,34 @@ def _labels(path: Path) -> dict:
     COCOeval takes a match with id 0 for no match, so ids are never those of the file.
     """
     data = _read(path)
-    missing = [k for k in ("images", "categories", "annotations") if not isinstance(data, dict) or k not in data]
+    missing = [k for k in LISTS if not isinstance(data, dict) or k not in data]
     if missing:
         raise ScoringError(f"{path} has no {', '.join(missing)}; it is no COCO or LVIS labels file")
-    ids = {kind: {item["id"] for item in data[kind]} for kind in ("images", "categories")}
-    for kind in ("images", "categories", "annotations"):
-        twice = [i for i, num in Counter(item["id"] for item in data[kind]).items() if num > 1]
-        if twice:
-            raise ScoringError(f"{path}: {kind} with the same id: {twice[:5]}; number them apart")
+    ids = {kind: _ids(data[kind], f"{path}: {kind}") for kind in LISTS}
     annotations = []
     for number, annotation in enumerate(data["annotations"], start=1):
-        _check(annotation, ids, f"{path}: annotation {annotation['id']}")
+        who = f"{path}: annotation {annotation['id']}"
+        _check(annotation, ids, who)
         _, _, width, height = annotation["bbox"]
-        filled = {"area": width * height, "iscrowd": 0, **annotation, "id": number}
-        annotations.append(filled)
+        area, crowd = annotation.get("area", width * height), annotation.get("iscrowd", 0)
+        if not _is_number(area):
+            raise ScoringError(f"{who}: area {short(area)} is no number; leave it out, and it is that of the box")
+        if crowd not in (0, 1):
+            raise ScoringError(f"{who}: iscrowd {short(crowd)} is neither 0 nor 1; leave it out for 0")
+        annotations.append({**annotation, "area": area, "iscrowd": int(crowd), "id": number})
     return {**data, "annotations": annotations}
+
+
+def _ids(items: object, what: str) -> set:
+    """The ids of a list of items; `ScoringError` names the item without one, and those with the same."""
+    if not isinstance(items, list):
+        raise ScoringError(f"{what} is {short(items)}, where a list is wanted ([] for none)")
+    for place, item in enumerate(items):
+        if not isinstance(item, dict) or not isinstance(item.get("id"), int | str):
+            raise ScoringError(f"{what}[{place}] has no id: {short(item)}; give each a number of its own")
+    if twice := [i for i, num in Counter(item["id"] for item in items).items() if num > 1]:
+        raise ScoringError(f"{what} with the same id: {twice[:5]}; number them apart")
+    return {item["id"] for item in items}
 
 
 def _detections(rows: object, labels: dict) -> list[dict]:
@@ -135,24 +153,29 @@ def _detections(rows: object, labels: dict) -> list[dict]:
     for number, row in enumerate(rows, start=1):
         who = f"detection {number - 1}"
         _check(row, ids, who)
-        if not isinstance(row.get("score"), int | float) or not math.isfinite(row["score"]):
-            raise ScoringError(f"{who}: score {row.get('score')!r} is no finite number")
+        if not _is_number(row.get("score")):
+            raise ScoringError(f"{who}: score {short(row.get('score'))} is no finite number")
         area = row["bbox"][2] * row["bbox"][3]
         detections.append({**row, "id": number, "area": area, "iscrowd": 0})
     return detections
 
 
+def _is_number(value: object) -> bool:
+    """A finite number that no arithmetic on boxes can make infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
 def _check(row: object, ids: dict[str, set], who: str) -> None:
     if not isinstance(row, dict):
-        raise ScoringError(f"{who}: {row!r} is no object")
+        raise ScoringError(f"{who}: {short(row)} is no object")
     for key, kind in (("image_id", "images"), ("category_id", "categories")):
         if not isinstance(row.get(key), int | str) or row[key] not in ids[kind]:
-            raise ScoringError(f"{who}: {key} {row.get(key)!r} is not among the {kind}")
+            raise ScoringError(f"{who}: {key} {short(row.get(key))} is not among the {kind}")
     box = row.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(isinstance(x, int | float) for x in box)):
-        raise ScoringError(f"{who}: bbox {box!r} is not [x, y, width, height]")
-    if not all(map(math.isfinite, box)) or box[2] < 0 or box[3] < 0:
-        raise ScoringError(f"{who}: bbox {box!r} is not finite, or has a negative side")
+        raise ScoringError(f"{who}: bbox {short(box)} is not [x, y, width, height]")
+    if not all(map(_is_number, box)) or box[2] < 0 or box[3] < 0:
+        raise ScoringError(f"{who}: bbox {short(box)} is not finite, or has a negative side; mend it or leave it out")
 
 
 def _best(detections: list[dict], most: int) -> list[dict]:

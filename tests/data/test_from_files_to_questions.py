@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data.records import Shape, read_questions
+from tasks.data.questions import ask_all
+from tasks.data.records import Shape, read_questions, read_records
 from tasks.params import Slice
 from tasks.prepare import prepare
-from tasks.schema.dataset import FolderDataset, HfDataset, LisaDataset
+from tasks.schema.dataset import FolderDataset, HfDataset, LisaDataset, LvisDataset
 from tasks.slice import make_slice
 
 datasets.disable_progress_bars()
@@ -53,6 +54,51 @@ def test_lisa(tmp_path):
     assert {kind: len(ids) for kind, ids in manifest["chosen"].items()} == {"phrase": 2, "sentence": 2}
     mask = (Shape(((0.0, 0.0), (500.0, 0.0), (500.0, 500.0))),)
     assert {(q.task, q.boxes, q.mask) for q in train} == {("grounding", ((0.0, 0.0, 500.0, 500.0),), mask)}
+
+
+def write_lvis(folder, first, num):
+    """Of `num` pictures every third shows a die, every third is known not to, of the others nothing is known."""
+    for n in range(first, first + num):
+        draw(folder / "images" / f"{n}.jpg", n)
+    images = [
+        {"id": n, "coco_url": f"http://host/images/{n}.jpg", "width": 64, "height": 48,
+         "neg_category_ids": [1] * (n % 3 == 1), "not_exhaustive_category_ids": []} for n in range(first, first + num)
+    ]  # fmt: skip
+    annotations = [
+        {"id": 100 + n, "image_id": n, "category_id": 1 if n % 3 == 0 else 2, "bbox": [1, 2, 30, 20], "area": 600}
+        for n in range(first, first + num)
+    ]
+    categories = [{"id": 1, "name": "die", "frequency": "r"}, {"id": 2, "name": "cow", "frequency": "f"}]
+    (folder / "gt.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return {"annotations": str(folder / "gt.json"), "images": str(folder)}
+
+
+@pytest.mark.parametrize(("num", "tested"), [(None, 4), (2, 2)])
+def test_false_alarms_are_asked_for_chosen_categories(tmp_path, num, tested):
+    files = {split: write_lvis(tmp_path / split, *at) for split, at in (("train", (0, 30)), ("test", (30, 12)))}
+    dataset = LvisDataset(source="lvis", **files, categories=["die"], num_val=2, num_test=num)
+    summary = prepare(dataset, tmp_path / "pool")
+    asked = ask_all(read_records(tmp_path / "pool" / "test.jsonl"), ["die"])
+    shown = [question for question in asked if question.boxes]
+    assert (len(shown), summary["test"]) == (tested, len(asked))
+    assert len(asked) == 8 if num is None else tested <= len(asked) < 8
+    assert (summary["train"], summary["val"]) == (8, 2)
+    used, read, left_out = (summary[name]["image"] for name in ("used", "read", "left_out"))
+    assert (read, left_out) == (42, 42 - used) and used == 10 + summary["test"]
+
+
+def test_false_alarms_are_asked_where_test_is_held_out_of_train(tmp_path):
+    dataset = LvisDataset(source="lvis", train=write_lvis(tmp_path, 0, 60), categories=["die"])
+    summary = prepare(dataset, tmp_path / "pool")
+    records = {split: read_records(tmp_path / "pool" / f"{split}.jsonl") for split in ("train", "val", "test")}
+    assert {split: sum(bool(r.objects) for r in rows) for split, rows in records.items()} == {
+        "train": 15, "val": 1, "test": 4,
+    }  # fmt: skip
+    assert len(records["train"]) == 15 and len(records["val"]) == 1 and len(records["test"]) > 4
+    assert summary["used"]["image"] + summary["left_out"]["image"] == 60
+    assert summary["used"]["annotation"] + summary["left_out"]["annotation"] == 60
 
 
 def test_a_hugging_face_set_of_pictures_in_memory(tmp_path):

@@ -134,5 +134,14 @@ def test_slice_works_alone_and_says_what_is_wrong_in_one_line(animals, tmp_path)
     done = run("--pool", "pool", "--k", "50", "--seed", "0", "--out", "other")
     assert done.returncode == 1
     assert done.stderr.startswith("slice: too few examples for k = 50 (cat: have 4, need 50;")
+    assert done.stderr.endswith("slice.allow_fewer=true, or --allow-fewer\n")
+    again = run("--pool", "pool", "--k", "4", "--seed", "0", "--out", "slice")
+    assert again.stderr == "slice: slice: exists already; remove it or give another --out\n"
+    few = ("--allow-fewer", "--categories", "cat", "owl", "--num-absent", "1")
+    done = run("--pool", "pool", "--k", "50", "--seed", "0", "--out", "few", *few)
+    assert done.returncode == 0, done.stderr
+    assert {name: len(ids) for name, ids in json.loads(done.stdout)["chosen"].items()} == {"cat": 4, "owl": 4}
+    asked = read_questions(tmp_path / "few" / "train.jsonl")
+    assert {q.asked for q in asked} == {"cat", "owl"} and not all(q.boxes for q in asked)
     assert "'0' is not a whole number" in run("--pool", "pool", "--k", "0", "--seed", "0", "--out", "x").stderr
     assert run("--pool", "none", "--k", "1", "--seed", "0", "--out", "x").stderr.startswith("slice: none/categories")

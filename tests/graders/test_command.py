@@ -87,6 +87,10 @@ def test_validate_prints_the_shares(write, capsys):
     assert main(["validate", "--grader", write("g.json", GRADER)]) == 0
     shares = json.loads(capsys.readouterr().out)
     assert shares["detection"] == {"iou": 0.7, "confidence": 0.2, "format": 0.1}
+    published = {"classification": {"label": 0, "format": 1, "published": {"lenient": 3}}}
+    assert main(["validate", "--grader", write("g.json", published)]) == 0
+    shares = json.loads(capsys.readouterr().out)
+    assert shares["classification"] == {"label": 0, "format": 0.25, "published/lenient": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,7 @@ def test_validate_prints_the_shares(write, capsys):
         ({"maths": {"answer": 1, "format": 0, "partial": 1.0}}, ["maths.partial"]),
         ({"program": {"answer": 1, "format": 0, "seconds": 0}}, ["program.seconds"]),
         ({"ranking": {"answer": 1, "format": 0, "scores": [0.5, 0.7]}}, ["ranking", "must not rise"]),
+        ({"grounding": {"iou": 1, "format": 0, "published": {"map": 1}}}, ["grounding.published", "giou"]),
         ("{", ["g.json", "JSON"]),
         ("[]", ["(the file)"]),
     ],

@@ -4,8 +4,10 @@ A row: the answer, its question, the published rewards of it, and our sub-reward
 """
 
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.data.records import Question
 from tasks.graders import make_grader
@@ -23,7 +25,7 @@ from tasks.graders.published import (
     published_map,
     published_od_length,
 )
-from tasks.params import load_params
+from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward, load_params
 
 GOLD, SECOND = (100.0, 100.0, 300.0, 300.0), (600.0, 600.0, 900.0, 900.0)
 SHARES = (300, 400, 500, 700)  # disjoint from GOLD, with its number 300
@@ -120,6 +122,25 @@ def test_executed_defects(row):
     assert 0 <= got.reward <= 1
 
 
+FLOWERS = [name for name in Path("conf/names/flowers102.txt").read_text().splitlines() if name and name[0] != "#"]
+WITHIN = [(one, other) for one in FLOWERS for other in FLOWERS if one != other and one in other]
+
+
+def test_six_pairs_of_flowers_are_a_name_within_a_name():
+    assert len(FLOWERS) == 102
+    assert WITHIN == [
+        ("marigold", "english marigold"), ("petunia", "mexican petunia"), ("rose", "pink primrose"),
+        ("rose", "lenten rose"), ("rose", "desert-rose"), ("mallow", "tree mallow"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stated", "gold"), WITHIN + [(other, one) for one, other in WITHIN])
+def test_a_flower_within_another_is_right_as_published_and_wrong_here(stated, gold):
+    assert label(answer(stated), classify(gold)) == 1
+    got = grade(answer(stated), classify(gold))
+    assert (tuple(got.sub_rewards.values()), got.failure) == ((0, 1), Failure.WRONG_LABEL)
+
+
 def test_gold_earns_the_published_rewards_too():
     for gold in ((GOLD,), (GOLD, SECOND)):
         text = reply(*((b, 1.0) for b in gold))
@@ -142,3 +163,58 @@ def test_od_length_and_map_of_vlm_r1():
     assert (
         grade(answer("[{'Position': [500, 0, 520, 20], 'Confidence': 1, 'Label': 'dragon'}]"), detect(GOLD)).reward == 0
     )
+
+
+PUBLISHED = Reward(
+    detection=DetectionReward(
+        iou=0, confidence=0, format=0, iou_threshold=0.5,
+        published={"iou_matched": 1, "confidence": 1, "format": 1, "map": 0, "od_length": 0, "equation_6": 0},
+    ),
+    classification=ClassificationReward(label=0, format=0, published={"lenient": 1}),
+    grounding=GroundingReward(iou=0, format=0, published={"giou": 1}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_rubric_can_hold_the_published_rewards(row):
+    """Cut to 0..1: GIoU + 1 is halved, NaN is 0. What ours cannot read they pay all the same."""
+    completion, question, published, _, failure = row
+    got = make_grader(PUBLISHED)(completion, question)
+    names = {iou: "iou_matched", sure: "confidence", form: "format", label: "lenient", box: "giou"}
+    names[published_equation_6] = "equation_6"
+    for reward, paid in published.items():
+        expected = 0 if math.isnan(paid) else min(1, paid / 2 if reward is box else paid)
+        assert got.sub_rewards[f"published/{names[reward]}"] == pytest.approx(expected), reward.__name__
+    assert got.failure == failure  # ours are shown beside them
+    assert 0 <= got.reward <= 1 and math.isfinite(got.reward)
+
+
+def test_published_rewards_stand_any_answer():
+    grader = make_grader(PUBLISHED)
+    contents = ["", "7", "{}", "[7]", "[{'Position': 'abcd', 'Confidence': 1}]", "[{'Position': [1], 'Confidence': 1}]"]
+    contents += [f"[{{'Position': [1, 2, {'9' * 400}, 4], 'Confidence': 'x'}}]", "[" * 5000, "(9,9),(1,1)", "\n"]
+    contents += [f"[{{'Position': [1, 2, {'9' * 400}, 4], 'Confidence': NaN}}]", f"({'9' * 400},1),(2,2)"]
+    for content in [*contents, "<answer>" * 8000, "</think><answer>" * 4000, "</think>" * 8000]:
+        for question in (detect(GOLD), detect(), classify("seven"), REFER):
+            for text in (answer(content), content):
+                got = grader(text, question)
+                assert all(math.isfinite(value) and 0 <= value <= 1 for value in got.sub_rewards.values())
+
+
+def test_one_picture_by_published_map():
+    right, twice = reply((GOLD, 1.0)), reply((GOLD, 1.0), (JUNK, 0.5))
+    shown = [make_grader(PUBLISHED)(text, detect(GOLD)).sub_rewards for text in (right, twice)]
+    assert [row["published/map"] for row in shown] == pytest.approx([1, 1])
+    assert [row["published/od_length"] for row in shown] == pytest.approx([1, 0.5])
+
+
+def test_the_shipped_published_rubric_is_visual_rfts_sum():
+    base, raw = (
+        yaml.safe_load(Path(f"conf/reward/{n}.yaml").read_text()) for n in ("detection", "published_visual_rft")
+    )
+    reward = Reward.model_validate({task: {**base[task], **raw.get(task, {})} for task in raw if task != "defaults"})
+    got = make_grader(reward)(reply((GOLD, 0.9), (JUNK, 0.0)), detect(GOLD))
+    assert got.reward == pytest.approx((1 + 0.95 + 1) / 3)  # the gold box shares its numbers with itself
+    assert got.sub_rewards["iou"] == 0.5
+    with pytest.raises(ValueError, match="lenient"):
+        DetectionReward(iou=1, confidence=0, format=0, iou_threshold=0.5, published={"lenient": 1})

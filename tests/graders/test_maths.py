@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tasks.graders.frame import Failure
 from tasks.graders.maths import format_answer, parse_answer, wrong_steps
 from tasks.graders.target import targets
 from tasks.params import MathsReward, Reward, load_params
+from tests.graders.timing import timed
 
 GSM8K = Path("/work/shared/data/gsm8k")
 grade = make_grader(load_params().reward)
@@ -207,7 +207,7 @@ contents = soup.map(answer)
 
 def check(text: str, gold: str) -> None:
     for graded in (grade, reft, sentence, checked):
-        got = graded(text, ask(gold))
+        got = timed(graded, text, ask(gold))
         for value in (got.reward, *got.sub_rewards.values()):
             assert math.isfinite(value) and 0 <= value <= 1
         assert got.reward or got.failure  # a typed code for every zero
@@ -235,8 +235,6 @@ def test_a_number_is_read_back_from_any_spelling(number, form):
 @pytest.mark.parametrize("unit", ["1", "1,", "1 ", "1/", ",", "$", "-", " ", "a ", "1+", "1 + 1 = ", "#### "])
 def test_hostile_repetition_takes_no_time(unit):
     text = (unit * 65_000)[:65_000]
-    start = time.process_time()
     check(answer(text), "7")
     check(answer("7", text), "7")
     check(text, "7")
-    assert time.process_time() - start < 10

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.data.records import Question
 from tasks.graders import make_grader, programs
@@ -12,6 +14,7 @@ from tasks.graders.sandbox import Failure as Ended
 from tasks.graders.sandbox import Ran
 from tasks.graders.target import targets
 from tasks.params import ProgramReward, Reward
+from tests.graders.timing import timed
 
 GOLD = "def solution():\n    a = 3 + 4\n\n    b = a - 5\n    return b"
 LIMITS = {"seconds": 1.0, "memory_mb": 256}
@@ -109,6 +112,49 @@ def test_the_targets_are_the_programs_and_there_is_none_without():
     assert targets(ask("2")) == []
     with pytest.raises(ValueError, match="not a readable program"):
         targets(ask("2", "x = '</answer>'"))
+
+
+fragments = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "```",
+    "```python\n",
+    "\n",
+    "def solution():",
+    "\ufdfa",
+    " ",
+]
+programs_in_words = st.lists(st.one_of(st.sampled_from(fragments), st.text(max_size=20)), max_size=30).map("".join)
+any_program = given(st.one_of(programs_in_words, programs_in_words.map(answer)))
+
+
+def check_parser(text: str) -> None:
+    parsed = timed(parse_program, text)
+    assert (parsed.source is None) == (parsed.failure is not None)
+    assert parsed.source is None or parsed.source.strip()
+    assert not (parsed.failure and parsed.well_formed)
+
+
+@any_program
+@settings(max_examples=300, deadline=None)
+def test_any_text(text):
+    check_parser(text)
+
+
+@pytest.mark.slow
+@any_program
+@settings(max_examples=20_000, deadline=None)
+def test_any_text_20_000(text):
+    check_parser(text)
+
+
+@pytest.mark.parametrize("unit", ["```python\n", "```", "\n", " ", "a", "\ufdfa", "```python\na\n```", "<answer>"])
+def test_hostile_repetition_takes_no_time(unit):
+    content = (unit * 65_000)[:65_000]
+    for text in (content, answer(content), answer(f"```python\n{content}")):
+        check_parser(text)
 
 
 class TestInTheSandbox:

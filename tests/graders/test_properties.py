@@ -4,7 +4,6 @@ A few hundred examples here, 20,000 in `make test-all`. One example goes through
 """
 
 import math
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +15,8 @@ from tasks.graders.grounding import parse_grounding
 from tasks.graders.labels import parse_label
 from tasks.graders.parse import format_answer, parse_detection
 from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward
+from tests.graders.timing import timed
 
-SECONDS = 0.05  # of CPU
 grade = make_grader(
     Reward(
         detection=DetectionReward(iou=0.7, confidence=0.2, format=0.1, length=0.1, iou_threshold=0.5),
@@ -58,17 +57,6 @@ sides = st.tuples(st.integers(0, 1000), st.integers(0, 1000)).filter(lambda s: s
 # A few sides only, so that boxes often meet: a free draw hardly ever matches.
 near = st.tuples(st.sampled_from([(0, 90), (0, 100), (10, 100), (500, 600)]), st.sampled_from([(0, 50), (5, 50)]))
 box = st.one_of(near, st.tuples(sides, sides)).map(lambda s: (s[0][0], s[1][0], s[0][1], s[1][1]))
-
-
-def timed(function, *arguments):
-    """The best of three counts: a pause of the garbage collector falls on one of them only."""
-    spent = []
-    while not spent or (min(spent) > SECONDS and len(spent) < 3):
-        start = time.process_time()
-        result = function(*arguments)
-        spent.append(time.process_time() - start)
-    assert min(spent) < SECONDS, function
-    return result
 
 
 def check_parsers(text: str) -> None:
@@ -141,14 +129,38 @@ def test_order_does_not_matter_20_000(scored, gold, data):
     check_order(scored, gold, data)
 
 
-@pytest.mark.parametrize(
-    "unit", ["(", "[", "(1", "[1,", "1", " ", ",", "(1,1)", "(1,1),", ")(", "9.", "-", "a", "\u2011"]
-)
+HOSTILE = [
+    "(",
+    "[",
+    "(1",
+    "[1,",
+    "1",
+    " ",
+    ",",
+    "(1,1)",
+    "(1,1),",
+    ")(",
+    "9.",
+    "-",
+    "a",
+    "\u2011",
+    "'",
+    "'a'",
+    '"',
+    "{",
+]
+HOSTILE += ["\ufdfa", "\ufdfa, ", "\u0344", "\u0300", "<answer>", "<think>"]  # the first is 18 letters in normal form
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_repetition_takes_no_time(unit):
-    """Measured: 0.03 s; a quadratic scan of 65,000 characters takes minutes."""
-    text = answer((unit * 65_000)[:65_000])
-    start = time.process_time()
-    parse_grounding(text)
-    parse_label(text)
-    check_grade(text, Question("r", "", "classification", "", label="3"), count)
-    assert time.process_time() - start < 10
+    content = (unit * 65_000)[:65_000]
+    for text in (answer(content), content):
+        check(text, [(0, 0, 10, 10)], (0, 0, 10, 10), "B")
+
+
+def test_as_many_boxes_as_are_allowed_take_no_time():
+    apart = [(10.0 * n, 0.0, 10.0 * n + 9, 900.0) for n in range(100)]
+    nested = [(0.0, 0.0, 500.0 + n, 900.0) for n in range(100)]
+    for gold in (apart, nested):
+        check_grade(format_answer(gold, [0.5] * 100), Question("r", "", "detection", "seven", tuple(gold)))

@@ -12,10 +12,11 @@ from tasks.graders.grounding import format_box, parse_grounding
 from tasks.graders.labels import alias_table, canonical, choice_reward, count_reward, format_label
 from tasks.graders.rubric import length_reward
 from tasks.graders.target import targets
-from tasks.params import ClassificationReward, GroundingReward, Reward, load_params
+from tasks.params import ClassificationReward, GroundingReward, Prompt, Reward, load_params
 
 BOX = (100.0, 100.0, 300.0, 300.0)
-grade = make_grader(load_params().reward)
+REWARD = load_params().reward
+grade = make_grader(REWARD)
 
 
 def classify(label: str) -> Question:
@@ -80,7 +81,7 @@ def test_unreadable_labels(completion, failure):
         pytest.param("not red seven", id="denied"),
         pytest.param("redseven", id="without its space"),
         pytest.param("red seven.", id="other punctuation is kept"),
-        pytest.param("r" * 60_000, id="long"),
+        pytest.param("r" * 900, id="long"),
     ],
 )
 def test_another_label_earns_nothing_but_its_form(stated):
@@ -102,6 +103,11 @@ def test_an_alias_of_two_labels_is_refused():
         alias_table({"one": ["A-B"], "two": ["a b"]})
     with pytest.raises(ValueError, match="empty"):
         alias_table({"one": ["-"]})
+
+
+def test_a_label_of_more_than_1000_characters_is_too_long():
+    got = grade(answer("x" * 1001), classify("red seven"))
+    assert (got.reward, got.failure) == (0, Failure.TOO_LONG)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +219,33 @@ def test_the_target_of_any_question_scores_one(question):
     got = grade(targets(question)[0], question)
     assert (got.reward, got.failure) == (1.0, None)
     assert f"<think>{question.thoughts[0]}</think>" in targets(question)[0]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        Question("r", "", "detection", "six", (BOX,), thoughts=("six [1, 2]",)),
+        Question("r", "", "detection", "six", thoughts=("No six",)),
+        Question("r", "", "classification", "", label="red-seven", thoughts=("a red digit",)),
+        Question("r", "", "grounding", "the largest", (BOX,), thoughts=("seven [100, 100]",)),
+    ],
+    ids=["detection", "true negative", "classification", "grounding"],
+)
+def test_without_thinking_the_bare_answer_is_taught_and_paid_for(question):
+    (target,) = targets(question, thinking=False)
+    assert target.startswith("<answer>") and target.endswith("</answer>")
+    plain = make_grader(REWARD, thinking=False)
+    assert (plain(f" {target}\n", question).reward, plain(target, question).failure) == (1.0, None)
+    for text in (targets(question)[0], f"<think></think>{target}", f"Sure! {target}", f"{target} Done."):
+        got = plain(text, question)
+        assert (got.sub_rewards["format"], got.failure) == (0, Failure.BAD_FORMAT)
+        assert 0 < got.reward < 1
+    assert grade(target, question).failure == Failure.BAD_FORMAT  # where thinking is asked for
+
+
+def test_a_prompt_without_thinking_is_for_pictures():
+    with pytest.raises(ValueError, match="thinking: false is for pictures; leave maths out"):
+        Prompt(detection="{asked}", grounding="{asked}", classification="?", maths="{asked}", thinking=False)
 
 
 def test_the_targets_literally():

@@ -39,6 +39,16 @@ def test_the_shipped_model_passes_in_seconds(make_job, model, convention):
     assert time.process_time() - began < 10
 
 
+@pytest.mark.parametrize("convention", ["relative_1000", "absolute"])
+def test_answers_without_thinking_pass_too(make_job, model, convention):
+    words = dict.fromkeys(("maths", "program", "ranking"))
+    job = make_job(prompt={"thinking": False, **words}, model={"coordinates": convention})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if convention == "relative_1000" else "ignore")
+        check(job, model)
+    assert all("<think>" not in text for _, text in job.gold_pairs())
+
+
 def test_sft_is_checked_before_its_first_step(make_job, tmp_path):
     job = make_job()
     job.processor.tokenizer.padding_side = "right"

@@ -134,6 +134,18 @@ def broken(change):
         (lambda gt, dt: gt["annotations"][1].update(id=1), "annotations with the same id"),
         (lambda gt, dt: gt["annotations"][1].update(bbox=[1, 2, 3, float("inf")]), "annotation 2"),
         (lambda gt, dt: gt.pop("images"), "has no images"),
+        (lambda gt, dt: gt["images"][2].pop("id"), r"gt.json: images\[2\] has no id: .*give each a number of its own"),
+        (lambda gt, dt: gt["categories"][0].pop("id"), r"gt.json: categories\[0\] has no id"),
+        (lambda gt, dt: gt["annotations"][3].pop("id"), r"gt.json: annotations\[3\] has no id"),
+        (lambda gt, dt: gt["annotations"].insert(0, 7), r"gt.json: annotations\[0\] has no id: 7"),
+        (lambda gt, dt: gt["images"][0].update(id=[1]), r"images\[0\] has no id"),
+        (lambda gt, dt: gt.update(images=None), "gt.json: images is None, where a list is wanted"),
+        (lambda gt, dt: gt["annotations"][1].update(bbox=[1, 2, 3, 10**400]), "gt.json: annotation 2: bbox .*mend it"),
+        (lambda gt, dt: gt["annotations"][1].update(area=None), "gt.json: annotation 2: area None .*leave it out"),
+        (lambda gt, dt: gt["annotations"][1].update(area="9"), "gt.json: annotation 2: area '9'"),
+        (lambda gt, dt: gt["annotations"][1].update(iscrowd=None), "gt.json: annotation 2: iscrowd None"),
+        (lambda gt, dt: dt[3].update(bbox=[1, 2, 3, 10**400]), "detection 3: bbox"),
+        (lambda gt, dt: dt[3].update(score=10**400), "detection 3: score"),
     ],
 )
 def test_what_cannot_be_scored_is_named(write, change, message):
@@ -145,6 +157,9 @@ def test_what_cannot_be_scored_is_named(write, change, message):
 def test_lvis_needs_its_lists(write):
     labels, found = broken(lambda gt, dt: gt["images"][0].pop("neg_category_ids"))
     with pytest.raises(ScoringError, match="image 1 has no neg_category_ids"):
+        lvis(*write(labels, found))
+    labels, found = broken(lambda gt, dt: gt["images"][0].update(neg_category_ids=None))
+    with pytest.raises(ScoringError, match="image 1: neg_category_ids None is no list"):
         lvis(*write(labels, found))
 
 

@@ -53,20 +53,22 @@ def made(seed: int, source: str) -> tuple[dict, list]:
     return labels, found
 
 
-def study_rows(source: str, labels: dict, found: list, folder: Path) -> tuple[list[dict], dict[str, str]]:
-    """What `grade.existence: all` asks of the files, each with the detections of its picture and category; and the
-    frequencies that the reader found. Detections of pairs that nobody asks have no place.
+def study_rows(
+    source: str, labels: dict, found: list, folder: Path, chosen: tuple[str, ...] | None = None
+) -> tuple[list[dict], dict[str, str]]:
+    """What `grade.existence: all` asks of the files in a study of the `chosen` categories, each with the detections of
+    its picture and category; and the frequencies that the reader found. Detections of pairs that nobody asks have no
+    place.
     """
     for image in labels["images"]:  # no two pictures alike
         inside = folder / ("images" if source == "lvis" else "")
         inside.mkdir(exist_ok=True)
         Image.new("RGB", (SIDE, SIDE), (image["id"], 0, 0)).save(inside / image["file_name"])
     (folder / "gt.json").write_text(json.dumps(labels))
-    split = ingest(
-        READERS[source](CocoFiles(annotations=str(folder / "gt.json"), images=str(folder)), folder), None, ""
-    )
+    reading = READERS[source](CocoFiles(annotations=str(folder / "gt.json"), images=str(folder)), folder)
+    split = ingest(reading, chosen, "", with_absent=True)
     rows = []
-    for asked in ask_all([picture.record for picture in split.pictures], NAMES):
+    for asked in ask_all([picture.record for picture in split.pictures], chosen or NAMES):
         own = [d for d in found if (str(d["image_id"]), NAMES[d["category_id"] - 1]) == (asked.record_id, asked.asked)]
         corners = [[x, y, x + w, y + h] for x, y, w, h in (d["bbox"] for d in own)]
         rows.append({
@@ -77,38 +79,61 @@ def study_rows(source: str, labels: dict, found: list, folder: Path) -> tuple[li
     return rows, split.frequency
 
 
+chosen_too = pytest.mark.parametrize("chosen", [None, ("bee", "eel"), ("fox",)], ids=["all", "two", "one"])
+
+
+def ids_of(chosen: tuple[str, ...] | None) -> list[int]:
+    return [n for n, name in enumerate(NAMES, start=1) if chosen is None or name in chosen]
+
+
+@chosen_too
 @pytest.mark.parametrize("seed", range(4))
-def test_crowds_are_counted_as_by_pycocotools(tmp_path, seed):
+def test_crowds_are_counted_as_by_pycocotools(tmp_path, seed, chosen):
     labels, found = made(seed, "coco")
-    rows, _ = study_rows("coco", labels, found, tmp_path)
+    rows, _ = study_rows("coco", labels, found, tmp_path, chosen)
     (tmp_path / "dt.json").write_text(json.dumps(found))
     with contextlib.redirect_stdout(io.StringIO()):
         gold = COCO(str(tmp_path / "gt.json"))
         evaluation = COCOeval(gold, gold.loadRes(str(tmp_path / "dt.json")), "bbox")
+        evaluation.params.catIds = ids_of(chosen)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     expected = dict(zip(("ap", "ap50", "ap75"), evaluation.stats.tolist(), strict=False))
-    assert 0.05 < expected["ap"] < 0.95
+    assert 0.02 < expected["ap"] < 0.95
     assert {name: detection_ap(rows)[name] for name in expected} == pytest.approx(expected, abs=1e-9)
-    blind = detection_ap([row | {"ignore": []} for row in rows])
-    assert blind["ap"] < expected["ap"] - 0.01  # the crowds matter in this set
+    if chosen is None:
+        blind = detection_ap([row | {"ignore": []} for row in rows])
+        assert blind["ap"] < expected["ap"] - 0.01  # the crowds matter in this set
+    else:
+        assert_false_alarms_matter(rows, expected["ap"])
 
 
+def assert_false_alarms_matter(rows: list[dict], ap: float) -> None:
+    """Without the pictures that show no chosen category AP would be higher."""
+    shown = {row["record_id"] for row in rows if row["gold"]}
+    assert detection_ap([row for row in rows if row["record_id"] in shown])["ap"] > ap + 1e-3
+
+
+@chosen_too
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_labelled_in_part_is_counted_as_by_the_lvis_api(tmp_path, monkeypatch, seed):
+def test_what_is_labelled_in_part_is_counted_as_by_the_lvis_api(tmp_path, monkeypatch, seed, chosen):
     monkeypatch.setattr(np, "float", float, raising=False)  # lvis 0.5.3 is older than numpy 2
     from lvis import LVIS, LVISEval
 
     labels, found = made(seed, "lvis")
-    rows, frequency = study_rows("lvis", labels, found, tmp_path)
+    rows, frequency = study_rows("lvis", labels, found, tmp_path, chosen)
     (tmp_path / "dt.json").write_text(json.dumps(found))
     reference = LVISEval(LVIS(str(tmp_path / "gt.json")), str(tmp_path / "dt.json"), "bbox")
+    reference.params.cat_ids = ids_of(chosen)
     reference.run()
     expected = {name: reference.results[key] for name, key in (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75"))}
     ours = detection_ap(rows)
-    assert 0.05 < expected["ap"] < 0.95
+    assert 0.02 < expected["ap"] < 0.95
     assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    if chosen is not None:
+        assert_false_alarms_matter(rows, expected["ap"])
+        return
     by_group = by_frequency(ours["ap_by_category"], frequency)
     assert by_group == pytest.approx(
         {f"ap_{name}": reference.results[f"AP{name[0]}"] for name in ("rare", "common", "frequent")}, abs=1e-9

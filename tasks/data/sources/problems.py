@@ -5,7 +5,7 @@
 
 `task` is maths (a number, or a letter of multiple choice; the default), program or ranking. `chains` are worked
 solutions for SFT: of a program, programs that define `solution()`. The answer of a ranking is the right name, or a list
-of names that begins with it: SFT is taught to state the others after it.
+of names that begins with it: SFT is taught to state the others after it. A text is one name, commas and all.
 
     {"question": "...", "answer": "She sold 48/2 = <<48/2=24>>24 clips.\n#### 24"}       GSM8K (arXiv 2110.14168)
 
@@ -28,9 +28,7 @@ CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's marks: '48/2 = <<48/2=24>>24'
 
 
 def answer_text(value: object) -> str:
-    """An answer as text: a number without '.0', names joined; ValueError with the reason where it is none."""
-    if isinstance(value, list) and value and not any(map(text_fault, value)):
-        return ", ".join(value)
+    """An answer as text: a number without '.0'; ValueError with the reason where it is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     if not isinstance(value, str) or not value.strip():
@@ -57,7 +55,16 @@ def _own(row: object) -> Problem:
         raise ValueError(f"chains is not a list: {short(chains)}")
     if category is not None and (fault := text_fault(category)):
         raise ValueError(fault)
-    return Problem(task, row["question"], answer_text(row["answer"]), tuple(chains), category)
+    answer, *others = _names(row["answer"]) if task == "ranking" else [answer_text(row["answer"])]
+    return Problem(task, row["question"], answer, tuple(chains), category, others=tuple(others))
+
+
+def _names(value: object) -> list[str]:
+    """The right name and those to state after it; ValueError with the reason where one is none."""
+    names = list(map(answer_text, value)) if isinstance(value, list) and value else [answer_text(value)]
+    if nameless := [name for name in names if not any(map(str.isalnum, name))]:
+        raise ValueError(f"answer names nothing: {short(nameless[0])}")
+    return names
 
 
 def _gsm8k(row: object) -> Problem:

@@ -83,9 +83,13 @@ def test_our_own_rows_may_serve_every_task_in_words(write, read):
     ]
     split = read("problems", ProblemsFiles(rows=write(rows, "rows.jsonl")))
     assert [(p.task, p.answer, len(p.chains), p.category) for p in problems(split)] == [
-        ("maths", "7", 2, "sums"), ("maths", "b", 0, None), ("program", "7", 1, None), ("ranking", "ARX, BDN", 0, None),
+        ("maths", "7", 2, "sums"),
+        ("maths", "b", 0, None),
+        ("program", "7", 1, None),
         ("ranking", "ARX", 0, None),
-    ]  # fmt: skip
+        ("ranking", "ARX", 0, None),
+    ]
+    assert [p.others for p in problems(split)] == [(), (), (), ("BDN",), ()]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,8 @@ def test_our_own_rows_may_serve_every_task_in_words(write, read):
         ({"answer": True}, "answer is neither text nor a number"),
         ({"answer": float("nan")}, "answer is neither one number nor a letter"),
         ({"answer": []}, "answer is neither text nor a number"),
+        ({"answer": ", ;", "task": "ranking"}, "answer names nothing"),
+        ({"answer": ["ARX", 7.5, None], "task": "ranking"}, "answer is neither text nor a number"),
         ({"category": 7}, "name is not text"),
     ],
 )
