@@ -156,6 +156,15 @@ class Ppo(Section):
     epochs: Count
     minibatches: Count
 
+    @model_validator(mode="after")
+    def _target_has_a_reference(self):
+        if self.target_kl is not None and not self.beta:
+            raise ValueError(
+                f"rft.ppo.target_kl {self.target_kl} needs rft.ppo.beta above 0, the first penalty: without, there is "
+                "no reference to be near; or take target_kl null"
+            )
+        return self
+
 
 class SelfTraining(Section):
     """ReFT's baselines. `offline_st` draws `samples` answers to each question and keeps `most_chains` different right

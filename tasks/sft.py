@@ -37,7 +37,7 @@ from tasks import launch
 from tasks.data.records import Question
 from tasks.models import preflight, processes
 from tasks.models.budget import Budget, Matched
-from tasks.models.checkpoint import ROOT, Checkpoints
+from tasks.models.checkpoint import ROOT, Checkpoints, write_state
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.training import Job, curves
@@ -62,7 +62,7 @@ class Resuming(TrainerCallback):
 
         def write(folder: Path) -> None:
             shutil.copytree(written, folder, dirs_exist_ok=True)
-            torch.save({**own, "seconds": time.time() - self._job.began}, folder / OWN)
+            write_state({**own, "seconds": time.time() - self._job.began}, folder / OWN)
 
         self._checkpoints.save(state.global_step, write)  # of_all: every process has written its files
         if processes.rank() == 0:

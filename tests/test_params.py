@@ -87,6 +87,14 @@ def test_a_greatest_kl_needs_a_reference(algorithm, beta):
         validate(raw, "params.yaml")
 
 
+def test_a_target_for_the_kl_needs_a_reference():
+    raw = changed("rft.ppo.target_kl", 6.0)
+    assert validate(raw, "params.yaml").rft.ppo.target_kl == 6.0
+    raw["rft"]["ppo"]["beta"] = 0.0
+    with pytest.raises(ParamsError, match=r"rft\.ppo\.target_kl 6\.0 needs rft\.ppo\.beta above 0"):
+        validate(raw, "params.yaml")
+
+
 def test_reranking_needs_samples():
     raw = changed("grid.rerank", ["grpo"])
     with pytest.raises(ParamsError, match=r"set grade\.samples above 0"):

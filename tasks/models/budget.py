@@ -20,7 +20,8 @@ from tasks.models.adapters import without_adapter
 class Budget:
     """Tokens that were computed: a prompt that serves G completions counts once where it is computed once. A picture
     counts as the tokens that it takes in the prompt. To sample is to read a prompt and to write completions; to train
-    is a forward and a backward pass.
+    is a forward and a backward pass; to score is a forward pass alone, over a prompt and its completions: by the
+    reference, for PPO's values, of what vLLM sampled.
     """
 
     gradient_steps: int = 0
@@ -28,6 +29,7 @@ class Budget:
     completion_tokens_trained: int = 0
     prompt_tokens_sampled: int = 0
     completion_tokens_sampled: int = 0
+    tokens_scored: int = 0
 
     def watch(self, model: PreTrainedModel | PeftModel) -> None:
         """Count each supervised batch that `model` is trained on: an optimizer step; a prompt has labels of -100."""
@@ -53,9 +55,9 @@ class Budget:
 
     def _flops(self, model: PreTrainedModel | PeftModel) -> float:
         learned = self.prompt_tokens_trained + self.completion_tokens_trained
-        sampled = self.prompt_tokens_sampled + self.completion_tokens_sampled
-        of_learned, of_sampled = flops_of_a_token(model)
-        return float(learned * of_learned + sampled * of_sampled)
+        read = self.prompt_tokens_sampled + self.completion_tokens_sampled + self.tokens_scored
+        of_learned, of_read = flops_of_a_token(model)
+        return float(learned * of_learned + read * of_read)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _told(path: Path, mode: str) -> float:
 
 
 def flops_of_a_token(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
-    """(learned from, sampled or read). Kaplan et al. 2020 (arXiv 2001.08361, table 1): with N parameters outside the
+    """(learned from, sampled or scored). Kaplan et al. 2020 (arXiv 2001.08361, table 1): with N parameters outside the
     embeddings, a token costs 2 N forward, 2 N backward to the activations, and 2 backward to each trained one.
     Attention is left out.
     """

@@ -22,9 +22,12 @@ from tasks.models.integrity import sha256
 from tasks.models.training import Job
 
 ROOT = Path(".rft/checkpoints")
+MANIFEST = "manifest.json"
+WRITING = "writing"
 KEPT = 2
 SECTIONS = ("model", "prompt", "reward", "grade")  # and that of the policy
 TASKS = Path(__file__).parents[1]
+TIMED = ("history.json", "events.jsonl", "README.md")  # of a trained folder: they hold seconds that its making took
 CODE = [TASKS / name for name in ("sft.py", "rl", "graders", "models", "data")]  # that a step runs
 
 
@@ -37,8 +40,9 @@ def _sync(path: Path) -> None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """{file: its hash} of a checkpoint."""
-    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
+    """{file: its hash} of a checkpoint, in whose folders some backends write folders."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def identity(job: Job) -> str:
@@ -52,9 +56,24 @@ def identity(job: Job) -> str:
     places = [job.slice, *CODE, *([job.init] if job.init else [])]
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
     for file in sorted(file for file in files if file.suffix != ".pyc"):
-        if file.is_file() and file.name != "history.json":  # it holds the seconds that making the weights took
+        if file.is_file() and file.name not in TIMED:
             digest.update(f"{file.name} {sha256(file)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+class CheckpointError(OSError):
+    """A checkpoint that cannot be written; the ones before are as they were."""
+
+
+def write_state(state: dict, path: Path) -> None:
+    """torch.save, with the `OSError` of a write that fails, where torch tells of it in a `RuntimeError` of its own."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 class Checkpoints:
@@ -68,23 +87,28 @@ class Checkpoints:
 
     def save(self, step: int, write: Callable[[Path], object]) -> None:
         """`write` puts the files of the state after `step` into the folder that it is given. The state before is kept.
-        Raises `OSError` (the older ones then stay).
+        Raises `CheckpointError` where that cannot be written: a full disk, a folder that is not writable.
         """
         if processes.rank() == 0:
-            self._save(step, write)
+            try:
+                self._save(step, write)
+            except OSError as error:
+                shutil.rmtree(self._folder / WRITING, ignore_errors=True)
+                raise CheckpointError(
+                    f"the checkpoint after step {step} cannot be written to {self._folder}: {error}; free space there "
+                    "or make it writable: the same command goes on from the checkpoint before"
+                ) from error
         processes.wait()
 
     def _save(self, step: int, write: Callable[[Path], object]) -> None:
-        temporary = self._folder / "writing"
+        temporary = self._folder / WRITING
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
         hashes = _hashes(temporary)
-        for name in hashes:
-            _sync(temporary / name)
-        (temporary / "manifest.json").write_text(json.dumps({"step": step, "sha256": hashes}))
-        _sync(temporary / "manifest.json")
-        _sync(temporary)
+        (temporary / MANIFEST).write_text(json.dumps({"step": step, "sha256": hashes}))
+        for path in (*temporary.rglob("*"), temporary):
+            _sync(path)
         shutil.rmtree(self._at(step), ignore_errors=True)
         temporary.rename(self._at(step))
         _sync(self._folder)
@@ -99,13 +123,15 @@ class Checkpoints:
         for step in self._steps():
             folder = self._at(step)
             try:
-                manifest = json.loads((folder / "manifest.json").read_text())
+                manifest = json.loads((folder / MANIFEST).read_text())
                 if manifest == {"step": step, "sha256": _hashes(folder)}:
                     print(f"resumes after step {step}: {folder}", file=sys.stderr)
                     return folder
             except (OSError, ValueError):
                 pass  # the same as a wrong hash: the checkpoint is not whole
             print(f"damaged, not used: {folder}", file=sys.stderr)
+        if self._steps():
+            print(f"begins anew: no checkpoint in {self._folder} is whole", file=sys.stderr)
         return None
 
     def clear(self) -> None:

@@ -12,11 +12,14 @@ from tasks.models.adapters import vision_parts
 # What a family's tower takes beside the pixels, and the dimension on which the pictures of several prompts are joined:
 # Qwen-VL's patches (patches, values), SmolVLM's tiles (1, tiles, channels, height, width).
 GRID, TILES = "image_grid_thw", "pixel_attention_mask"
+KEPT = 256  # pictures whose features a frozen tower leaves in main memory
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt without padding. `picture` names its picture: prompts with the same name share the features."""
+    """One prompt without padding. `picture` names its picture: prompts with the same name share the features. Its
+    pixels stay in main memory until they are encoded.
+    """
 
     input_ids: torch.Tensor  # (P,)
     positions: torch.Tensor  # (3, P), or (1, P) for a model without M-RoPE
@@ -31,7 +34,7 @@ def make_prompt(model: PreTrainedModel, encoded: dict[str, torch.Tensor], pictur
     """
     device = model.device
     ids = encoded["input_ids"]
-    pixels = {name: encoded[name].to(device) for name in ("pixel_values", GRID, TILES) if name in encoded}
+    pixels = {name: encoded[name] for name in ("pixel_values", GRID, TILES) if name in encoded}
     if pixels and len(pixels) != 2:
         raise ValueError(
             f"{model.config.model_type}: its pictures come as {sorted(encoded)}, without {GRID} or {TILES}; the engine "
@@ -52,24 +55,34 @@ class Pictures:
     """The features of each distinct picture, encoded once however many prompts, completions and micro-batches use them.
 
     `encode` before use; after the losses of these features went backward, `backward` sends what they gathered through
-    the vision tower, once. While the tower is frozen, features stay for the rest of the run.
+    the vision tower, once. While the tower is frozen, the features of the last KEPT pictures wait in main memory.
     """
 
     def __init__(self, model: PreTrainedModel, frozen: bool | None = None):
         learns = any(p.requires_grad for part in vision_parts(model).values() for p in part.parameters())
         self._inner, self._frozen = model.model, not learns if frozen is None else frozen
         self._features: dict[str, list[torch.Tensor]] = {}  # the last layer's, then each deepstack layer's
+        self._kept: dict[str, list[torch.Tensor]] = {}  # the same, on the CPU, the latest used last
         self._outputs: list[torch.Tensor] = []
         self._leaves: list[torch.Tensor] = []
 
     def encode(self, prompts: Sequence[Prompt]) -> None:
         """Make the features of these prompts' pictures current; call it again after every change of the weights."""
-        if not self._frozen:
-            self._features, self._outputs, self._leaves = {}, [], []
-        new = {p.picture: p for p in prompts if p.picture is not None and p.picture not in self._features}
+        self._features, self._outputs, self._leaves = {}, [], []
+        shown = {p.picture: p for p in prompts if p.picture is not None}
+        self._encode({name: p for name, p in shown.items() if name not in self._kept})
+        for name in shown if self._frozen else ():
+            kept = self._kept.pop(name, None) or [layer.cpu() for layer in self._features[name]]
+            self._features.setdefault(name, [layer.to(self._inner.device) for layer in kept])
+            self._kept[name] = kept
+        for name in list(self._kept)[:-KEPT]:
+            del self._kept[name]
+
+    def _encode(self, new: dict[str, Prompt]) -> None:
+        """Run the tower over the pictures of these prompts, by their names."""
         if not new:
             return
-        joined = _joined([p.pixels for p in new.values()])
+        joined = {name: x.to(self._inner.device) for name, x in _joined([p.pixels for p in new.values()]).items()}
         places = [int((p.input_ids == self._inner.config.image_token_id).sum()) for p in new.values()]
         with torch.set_grad_enabled(not self._frozen):
             output = self._inner.get_image_features(**joined, return_dict=True)

@@ -31,9 +31,18 @@ class Best:
     weights: dict[str, torch.Tensor]
 
 
+def _told(best: list[Best]) -> list[dict]:
+    return [vars(one) for one in best]
+
+
+def _best(told: list[dict]) -> list[Best]:
+    return [Best(**one) for one in told]
+
+
 class Validation(TrainerCallback):
     """Scores the model before the first step, every `every` steps and after the last; `patience` checks without a new
-    best stop, and so does a step whose KL to the reference is above `max_kl`: the best weights are from before.
+    best stop, and so does a step whose KL to the reference is above `max_kl`. That KL is of the weights that the step
+    began with: neither these nor what the step made of them are among the best.
 
     `score` gives the `reward` of a model, and what else its row of `curve` is to hold: [{"step", "reward"}, ...].
     `best` are the `keep` best, the earlier of two that are equal first; `restore` puts the best weights back (they wait
@@ -53,6 +62,8 @@ class Validation(TrainerCallback):
         self.bar = progress_bar(name)
         self.curve: list[dict[str, float]] = []
         self.best: list[Best] = []
+        self._before: list[tuple[int, list[Best]]] = []  # with `max_kl`: of the last two checks, step and best before
+        self._too_far = False
         self._train_rewards: list[float] = []  # of the steps since the last check
         self._alarmed = False
         self._shown: dict[str, str] = {}  # beside the bar
@@ -67,6 +78,8 @@ class Validation(TrainerCallback):
         self._shown["val_reward"] = f"{reward:.3f}"
         self.bar.set_postfix(self._shown)
         self.curve.append({"step": step, **scored})
+        if self.max_kl is not None:
+            self._before = [*self._before, (step, self.best)][-2:]
         if len(self.best) < self.keep or reward > self.best[-1].reward:
             weights = {name: p.detach().cpu().clone() for name, p in trainable(model).items()}
             self.best = sorted([*self.best, Best(step, reward, weights)], key=lambda b: -b.reward)[: self.keep]
@@ -104,13 +117,17 @@ class Validation(TrainerCallback):
                 f"{self.max_kl}; the best weights so far are kept",
                 stacklevel=2,
             )
-            control.should_training_stop = True
+            control.should_training_stop = self._too_far = True
+            first = max(1, state.global_step - 1)  # too far; where logs follow the check, this step's was made
+            self.best = next((best for step, best in self._before if step >= first), self.best)
         return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model=None, **kwargs
     ) -> TrainerControl:
         self.bar.update()
+        if self._too_far:
+            return control
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._check(model, state.global_step)
             checks_since_best = sum(point["step"] > self.best_step for point in self.curve)
@@ -121,12 +138,17 @@ class Validation(TrainerCallback):
         """All that it knows, so that a run that is cut off can go on."""
         return {
             "curve": self.curve,
-            "best": [vars(best) for best in self.best],
+            "best": _told(self.best),
+            "before": [(step, _told(best)) for step, best in self._before],
+            "train_rewards": self._train_rewards,
+            "alarmed": self._alarmed,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Go on: from the next start of a training."""
-        self.curve, self.best = state["curve"], [Best(**best) for best in state["best"]]
+        self.curve, self.best = state["curve"], _best(state["best"])
+        self._before = [(step, _best(best)) for step, best in state["before"]]
+        self._train_rewards, self._alarmed = state["train_rewards"], state["alarmed"]
 
     def restore(self, model: PreTrainedModel, place: int = 0) -> None:
         """The weights at this place of `best`."""

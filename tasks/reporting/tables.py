@@ -18,6 +18,7 @@ COSTS = {  # of history.json: budget; summed over the warm-up and RFT
     "completion_tokens_trained": "Completion tokens trained",
     "prompt_tokens_sampled": "Prompt tokens sampled",
     "completion_tokens_sampled": "Completion tokens sampled",
+    "tokens_scored": "Tokens scored",
     "flops": "FLOPs",
 }
 

@@ -18,6 +18,7 @@ class Grpo:
     def __init__(self, policy: Policy, params: Rft):
         self._params = params
         self._reference = Reference(policy.model, params.temperature) if params.beta else None
+        self.scorings = int(self._reference is not None)  # forward passes of `prepare`
         self.head: nn.Module | None = None  # trained beside the policy
         self.state: dict[str, float] = {}
 

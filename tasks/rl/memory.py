@@ -1,7 +1,9 @@
 """What a run of the engine kshot needs of memory: measured on one prompt, scaled to a process's part of a step."""
 
-import os
+import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -11,6 +13,8 @@ from tasks.models.prompts import Prompt
 from tasks.models.training import Job
 from tasks.rl import sharding
 from tasks.rl.policy import Group, Policy
+
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def saved_bytes(policy: Policy, forward: Callable) -> int:
@@ -63,8 +67,21 @@ def _bytes_a_token(policy: Policy) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * width * policy.base.dtype.itemsize
 
 
-def available() -> float:
-    """GB of the GPU, or of the machine, whose processes share it."""
+def available(held: float) -> float:
+    """GB that this process can have: what is free on the GPU, or its part of what is free in main memory and within
+    the control group's limit, and `held`, the GB of it that the run has taken before it asks.
+    """
     if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[1] / 1e9
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / processes.world() / 1e9
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0] / 1e9 + held
+    free = re.search(r"MemAvailable: +([0-9]+) kB", Path("/proc/meminfo").read_text())
+    return min(int(free[1]) * 1024 / processes.world() / 1e9 + held, _limit(CGROUPS, OWN_CGROUP) / processes.world())
+
+
+def _limit(root: Path, own: Path) -> float:
+    """GB that the control group of this process (version 2) and those above it may take; infinite without a limit."""
+    found = re.search(r"^0::/(.*)$", own.read_text() if own.exists() else "", re.MULTILINE)
+    group = root / found[1] if found else root
+    files = (folder / "memory.max" for folder in (group, *group.parents))
+    limits = [file.read_text().strip() for file in files if file.is_file()]
+    return min((int(limit) / 1e9 for limit in limits if limit != "max"), default=math.inf)

@@ -39,6 +39,7 @@ class Ppo:
         if not self._own.beta:
             warnings.warn("rft.ppo.beta 0: PPO without a penalty collapses (ReFT, arXiv 2401.08967)", stacklevel=2)
         self._reference = Reference(policy.model, params.temperature) if self._own.beta else None
+        self.scorings = 1 + (self._reference is not None)  # forward passes of `prepare`: values too
         width = policy.base.config.get_text_config().hidden_size
         self.head: nn.Module | None = nn.Linear(width, 1, device=policy.base.device)
         nn.init.zeros_(self.head.weight)

@@ -44,7 +44,8 @@ def check(policy: Policy, job: Job, prompt: Prompt) -> None:
 
 
 def _check_memory(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor) -> None:
-    parts, there = memory.estimate(policy, job, prompt, completion), memory.available()
+    parts = memory.estimate(policy, job, prompt, completion)
+    there = memory.available(held=parts["weights"] + parts["reference"])
     held = ", ".join(f"{name} {size:.2f}" for name, size in parts.items())
     line = f"memory: about {sum(parts.values()):.2f} of {there:.1f} GB ({held})"
     if sum(parts.values()) > there:

@@ -5,7 +5,8 @@ is down) is masked and counted. Each process grades its own completions; the met
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from numbers import Real
+from statistics import fmean, pstdev
 
 from tasks.data.records import Question
 from tasks.graders.batch import Batched, stop_if_invalid
@@ -27,17 +28,21 @@ def _each(grader: Callable, texts: Sequence[str], questions: Sequence[Question])
 
 
 def _fault(grade: object) -> str | None:
-    """Why a grade is no reward."""
+    """Why a grade is no reward, its kind first: `nan: a reward of nan`."""
     if isinstance(grade, Exception):
         return f"{type(grade).__name__}: {grade}"
-    return grade.invalid or (None if math.isfinite(grade.reward) else f"a reward of {grade.reward}")
+    reward = getattr(grade, "reward", grade)
+    if not isinstance(reward, Real):
+        return f"type: a reward of {reward!r}"
+    kind = "nan" if math.isnan(reward) else "inf"
+    return grade.invalid or (None if math.isfinite(reward) else f"{kind}: a reward of {reward}")
 
 
 def grade(
     grader: Callable, texts: Sequence[str], questions: Sequence[Question]
 ) -> tuple[list[float], dict[str, float]]:
-    """Rewards, NaN where invalid, and the metrics `reward_<sub-reward>`, `failed_<kind>` (shares), `invalid` (share),
-    for an imported job those of `job_metrics`.
+    """Rewards, NaN where invalid, and metrics: of each sub-reward `reward_<name>` and its spread over the completions,
+    `reward_<name>_std`; the shares `failed_<kind>`, `invalid` and `invalid_<kind>`; for an imported job `job_metrics`.
 
     Raises `InvalidRewards` when more than 5 % are invalid.
     """
@@ -49,9 +54,14 @@ def grade(
     invalid = [fault for _, fault in graded if fault is not None]
     stop_if_invalid(grader, invalid, len(texts))
     grades = [grade for grade, fault in graded if fault is None]
-    metrics = {f"reward_{name}": fmean(g.sub_rewards[name] for g in grades) for name in grades[0].sub_rewards}
+    metrics = {}
+    for name in grades[0].sub_rewards:
+        values = [g.sub_rewards[name] for g in grades]
+        metrics |= {f"reward_{name}": fmean(values), f"reward_{name}_std": pstdev(values)}
     failures = Counter(g.failure for g in grades if g.failure)
     metrics |= {f"failed_{kind}": num / len(texts) for kind, num in sorted(failures.items())}
+    kinds = Counter(fault.partition(":")[0] for fault in invalid)
+    metrics |= {f"invalid_{kind}": num / len(texts) for kind, num in sorted(kinds.items())}
     of_jobs = [(text, g.job) for text, (g, _) in zip(texts, graded, strict=True) if getattr(g, "job", None)]
     metrics |= job_metrics(*zip(*of_jobs, strict=True)) if of_jobs else {}
     return rewards, {**metrics, "invalid": len(invalid) / len(texts)}

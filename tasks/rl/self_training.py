@@ -72,7 +72,7 @@ class OnlineSelfTraining:
     """What online_st does with the groups of a step; `gold` are tokens of gold answers by those of their prompt."""
 
     def __init__(self, policy: Policy, params: Rft, gold: dict[tuple[int, ...], list[torch.Tensor]]):
-        self._gold, self.head = gold, None
+        self._gold, self.head, self.scorings = gold, None, 0
         self.state: dict[str, float] = {}
         self._learned: list[Group] = []
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, TrainerControl, TrainerState
 
 from tasks.models import pause, processes
 from tasks.models.budget import Budget
-from tasks.models.checkpoint import Checkpoints
+from tasks.models.checkpoint import Checkpoints, write_state
 from tasks.models.generate import control_tokens, encode
 from tasks.models.loading import tokenizer_of
 from tasks.models.prefix import use_prefix_attention
@@ -139,7 +139,7 @@ class Trainer:
             pausing = checkpoints is not None and processes.any_of(pause.requested())
             if checkpoints and (pausing or self.state.global_step % validation.every == 0):
                 state = self.state_dict(validation)
-                checkpoints.save(self.state.global_step, lambda folder, state=state: torch.save(state, folder / STATE))
+                checkpoints.save(self.state.global_step, lambda folder, state=state: write_state(state, folder / STATE))
             if pausing:
                 raise pause.Paused(f"paused after step {self.state.global_step}: the same command goes on from there")
 
@@ -228,8 +228,12 @@ class Trainer:
         """Metrics of the rollout of all processes from the prompts, completions and rewards (B, G) of this one."""
         rewards, _ = processes.gather_tokens(rewards)
         lengths, _ = processes.gather_tokens(torch.tensor([len(completion) for completion in rollout.completions]))
-        self.job.budget.prompt_tokens_sampled += sum(processes.gather([len(prompt.input_ids) for prompt in prompts]))
-        self.job.budget.completion_tokens_sampled += int(lengths.sum())
+        budget, num_completion = self.job.budget, int(lengths.sum())
+        num_prompt = sum(processes.gather([len(prompt.input_ids) for prompt in prompts]))
+        budget.prompt_tokens_sampled += num_prompt
+        budget.completion_tokens_sampled += num_completion
+        scorings = self.algorithm.scorings + (self.vllm is not None)  # what vLLM sampled, the policy scores
+        budget.tokens_scored += scorings * (num_prompt + num_completion)
         valid = rewards.isfinite()
         spread = [row[keep].std().item() if keep.sum() > 1 else 0.0 for row, keep in zip(rewards, valid, strict=True)]
         return {

@@ -42,10 +42,10 @@ def test_supervised_batches_are_counted_and_nothing_else():
     assert budget == Budget(gradient_steps=2, prompt_tokens_trained=10, completion_tokens_trained=6)
 
 
-@pytest.mark.parametrize(("trained", "flops"), [(10, 8 * 60 + 100 * 20), (1, 8 * 42 + 100 * 20)])
-def test_flops_are_six_a_parameter_and_token_trained_and_two_sampled(trained, flops):
+@pytest.mark.parametrize(("trained", "flops"), [(10, 8 * 60 + 150 * 20), (1, 8 * 42 + 150 * 20)])
+def test_flops_are_six_a_parameter_and_token_trained_and_two_read(trained, flops):
     """With an adapter the frozen parameters need no gradient of their own."""
-    budget = Budget(1, 5, 3, 30, 70)
+    budget = Budget(1, 5, 3, 30, 70, tokens_scored=50)
     assert budget.row(Model(trained))["flops"] == flops
 
 

@@ -1,6 +1,7 @@
-"""A run that is cut off goes on to the same weights, bit by bit; a damaged checkpoint is never used in silence."""
+"""A run that is cut off goes on to the same weights, bit by bit, and never from the state of another."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ from tasks.models.pause import Paused
 from tasks.params import Sft
 from tasks.rl.trainer import Trainer
 
-SETTINGS = {"steps": 3, "eval_steps": 1, "prompts_per_step": 3, "num_iterations": 2, "max_completion_length": 24}
+SETTINGS = {"steps": 4, "eval_steps": 1, "prompts_per_step": 2, "num_iterations": 2, "max_completion_length": 16}
+SFT = Sft(steps=8, epochs=None, batch_size=3, learning_rate=1e-3, weight_decay=0.0, eval_steps=2)
 
 
 def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
@@ -32,10 +34,23 @@ def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
     return model.state_dict(), [step["reward"] for step in steps], [point["reward"] for point in validation.curve]
 
 
-@pytest.mark.parametrize(("algorithm", "done"), [("grpo", 1), ("ppo", 2)])
-def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monkeypatch, algorithm, done):
-    whole = make_job(algorithm, **SETTINGS)
-    weights, rewards, val = run(whole)
+@pytest.fixture(scope="module")
+def whole(make_job):
+    """algorithm -> the job and the end of a run that nobody cut off."""
+
+    @functools.cache
+    def of(algorithm: str) -> tuple:
+        job = make_job(algorithm, **SETTINGS)
+        return job, run(job)
+
+    return of
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, whole, tmp_path, monkeypatch, algorithm, done):
+    job, (weights, rewards, val) = whole(algorithm)
+    budget = job.budget
     job = dataclasses.replace(make_job(algorithm, **SETTINGS), checkpoints=tmp_path)
     step = Trainer.step
 
@@ -51,7 +66,7 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
     monkeypatch.setattr(Trainer, "step", lambda trainer: begun.append(trainer.state.global_step) or step(trainer))
     again = dataclasses.replace(job)
     resumed = run(again)
-    assert again.budget == whole.budget
+    assert again.budget == budget
     assert begun == [*range(done, SETTINGS["steps"])]
     assert (resumed[1], resumed[2]) == (rewards, val)
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
@@ -59,7 +74,7 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, mo
 
 @pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: pause.FILE.touch()])
 def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job, tmp_path, monkeypatch, ask):
-    settings = {**SETTINGS, "eval_steps": 3}  # no checkpoint is due at the step of the pause
+    settings = {**SETTINGS, "steps": 3, "eval_steps": 3}  # no checkpoint is due at the step of the pause
     weights, rewards, val = run(make_job("grpo", **settings))
     job = dataclasses.replace(make_job("grpo", **settings), checkpoints=tmp_path)
     step, asked = Trainer.step, []
@@ -79,87 +94,41 @@ def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job,
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("saves", [1, 2])
-def test_sft_that_is_cut_off_ends_as_if_it_had_not_been(make_job, tmp_path, monkeypatch, saves):
-    settings = Sft(steps=6, epochs=None, batch_size=3, learning_rate=1e-3, weight_decay=0.0, eval_steps=2)
-    job = make_job("sft")
-    sft.train(job, settings, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole_sft(make_job, tmp_path_factory):
+    """A job of SFT, and the folder that it leaves when nobody cuts it off."""
+    job, out = make_job("sft"), tmp_path_factory.mktemp("sft") / "whole"
+    sft.train(job, SFT, out)
+    return job, out
+
+
+@pytest.mark.parametrize("saves", [1, 2, 3])
+def test_sft_that_is_cut_off_ends_as_if_it_had_not_been(whole_sft, tmp_path, monkeypatch, saves):
+    job, out = whole_sft
     resumable = dataclasses.replace(job, checkpoints=tmp_path / "checkpoints")
     on_save = sft.Resuming.on_save
 
     def cut_off(resuming, args, state, control, **kwargs):
         on_save(resuming, args, state, control, **kwargs)
-        if state.global_step == saves * settings.eval_steps:
+        if state.global_step == saves * SFT.eval_steps:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sft.Resuming, "on_save", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        sft.train(resumable, settings, tmp_path / "cut")
+        sft.train(resumable, SFT, tmp_path / "cut")
     monkeypatch.setattr(sft.Resuming, "on_save", on_save)
-    sft.train(dataclasses.replace(resumable), settings, tmp_path / "cut")
-    whole, cut = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "cut"))
+    sft.train(dataclasses.replace(resumable), SFT, tmp_path / "cut")
+    whole, cut = (json.loads((folder / "history.json").read_text()) for folder in (out, tmp_path / "cut"))
     assert (cut["val"], cut["best_step"]) == (whole["val"], whole["best_step"])
     assert cut["budget"]["completion_tokens_trained"] == whole["budget"]["completion_tokens_trained"] > 0
     assert [step["loss"] for step in cut["steps"]] == [step["loss"] for step in whole["steps"]]  # the same rows came
-    weights = [load_model(job.params.model, tmp_path / name).state_dict() for name in ("whole", "cut")]
+    weights = [load_model(job.params.model, folder).state_dict() for folder in (out, tmp_path / "cut")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def holding(step: int) -> Callable[[Path], None]:
     """Writes a state that only `held` reads."""
     return lambda folder: torch.save({"step": step, "weights": torch.arange(1000.0)}, folder / "state.pt")
-
-
-def held(checkpoints: Checkpoints) -> int:
-    return torch.load(checkpoints.newest() / "state.pt", weights_only=True)["step"]
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-DAMAGE = {
-    "a bit": lambda folder: flip(folder / "state.pt"),
-    "half": lambda folder: os.truncate(folder / "state.pt", (folder / "state.pt").stat().st_size // 2),
-    "empty": lambda folder: os.truncate(folder / "state.pt", 0),
-    "no state": lambda folder: (folder / "state.pt").unlink(),
-    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
-    "half a manifest": lambda folder: os.truncate(folder / "manifest.json", 20),
-    "a bit of the manifest": lambda folder: flip(folder / "manifest.json"),
-    "another step's": lambda folder: shutil.copytree(folder.parent / "step-1", folder, dirs_exist_ok=True),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(make_job, tmp_path, capsys, damage):
-    job = make_job()
-    checkpoints = Checkpoints(tmp_path, job)
-    for step in (0, 1, 2):
-        checkpoints.save(step, holding(step))
-    newest = tmp_path / f"grpo-{job.slice.name}" / identity(job) / "step-2"
-    assert sorted(path.name for path in newest.parent.iterdir()) == ["step-1", "step-2"]
-    DAMAGE[damage](newest)
-    assert held(checkpoints) == 1
-    assert f"damaged, not used: {newest}" in capsys.readouterr().err
-
-
-def test_a_save_that_fails_leaves_the_one_before(make_job, tmp_path):
-    checkpoints = Checkpoints(tmp_path, make_job())
-    checkpoints.save(1, holding(1))
-
-    def full(folder: Path) -> None:
-        holding(2)(folder)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(2, full)
-    assert held(checkpoints) == 1
-    checkpoints.save(3, holding(3))
-    assert held(checkpoints) == 3
-    checkpoints.clear()
-    assert checkpoints.newest() is None
 
 
 def test_a_run_under_another_grader_or_engine_is_never_picked_up(make_job, tmp_path, monkeypatch):
@@ -183,6 +152,17 @@ def test_another_run_is_never_picked_up(make_job, tmp_path):
     shutil.copytree(job.slice, other)
     moved = dataclasses.replace(job, slice=other)
     assert identity(moved) == identity(job)
+    init = tmp_path / "init"
+    init.mkdir()
+    (init / "config.json").write_text("{}")
+    begun = dataclasses.replace(job)
+    begun.init = init
+    same = identity(begun)
+    for name in ("history.json", "README.md", "events.jsonl"):
+        (init / name).write_text("3.2 seconds")
+    assert identity(begun) == same
+    (init / "config.json").write_text("{ }")
+    assert identity(begun) != same
     (other / "train.jsonl").write_text((other / "train.jsonl").read_text().replace("detection", "grounding", 1))
     assert identity(moved) != identity(job)
 

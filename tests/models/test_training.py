@@ -1,5 +1,6 @@
 """The training stages, a few steps each on the shipped model: they learn, keep the best on val, leave a folder."""
 
+import copy
 import json
 import warnings
 from contextlib import nullcontext
@@ -180,3 +181,56 @@ def test_a_step_too_far_from_the_reference_is_the_last(kl, stops):
     with pytest.warns(UserWarning, match=r"stops at step 2: .* above rft\.max_kl 0\.5") if stops else nullcontext():
         run_steps(*run, [{"reward": 0.3, "kl": kl}])
     assert run[2].should_training_stop == stops
+
+
+@pytest.mark.parametrize("log_first", [True, False], ids=["kshot", "trl"])
+def test_weights_too_far_from_the_reference_are_not_kept_however_good_on_val(log_first):
+    """The KL that step 3 tells is of the weights after step 2. TRL tells it when step 3 has been checked too."""
+    rewards = iter([0.1, 0.2, 0.9, 0.8])
+    validation = Validation("test", lambda model: {"reward": next(rewards)}, every=1, max_kl=0.5)
+    layer, state, control = torch.nn.Linear(1, 1, bias=False), TrainerState(max_steps=10), TrainerControl()
+    validation.on_train_begin(None, state, control, model=layer)
+    for step, kl in enumerate([0.1, 0.2, 7.0], start=1):
+        state.global_step = step
+        with torch.no_grad():
+            layer.weight.fill_(step)
+        told = [
+            lambda row={"kl": kl}: validation.on_log(None, state, control, logs=row),
+            lambda: validation.on_step_end(None, state, control, model=layer),
+        ]
+        with pytest.warns(UserWarning, match=r"above rft\.max_kl") if kl > 0.5 else nullcontext():
+            for tell in told if log_first else reversed(told):
+                tell()
+    validation.restore(layer)
+    assert control.should_training_stop
+    assert (validation.best_step, layer.weight.item()) == (1, 1.0)
+    assert [point["step"] for point in validation.curve] == [0, 1, 2, 3][: 3 if log_first else 4]
+
+
+def test_the_first_weights_are_always_among_the_best():
+    validation, state, control = validation_of([0.3], max_kl=0.5)
+    with pytest.warns(UserWarning, match="the KL to the reference is nan"):
+        run_steps(validation, state, control, [{"kl": float("nan")}])
+    assert validation.best_step == 0
+
+
+def test_what_validation_knows_outlives_a_restart():
+    """The alarm is told once, over the same steps; a KL above the limit takes back the checks of before."""
+    first, state, control = validation_of([0.3, 0.4], max_kl=0.5)
+    run_steps(first, state, control, [{"reward": 0.9}])  # no check is due yet
+    again, _, _ = validation_of([0.0])
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    for validation in (first, again):
+        validation.max_kl, validation.score = 0.5, lambda model: {"reward": 0.4}
+        with pytest.warns(UserWarning, match=r"train is 0\.800, on val 0\.400"):
+            run_steps(validation, TrainerState(max_steps=10, global_step=1), TrainerControl(), [{"reward": 0.7}])
+    later, _, _ = validation_of([0.0])
+    later.load_state_dict(copy.deepcopy(again.state_dict()))
+    later.max_kl, later.score = 0.5, lambda model: {"reward": 0.3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_steps(later, TrainerState(max_steps=10, global_step=3), TrainerControl(), [{"reward": 0.9}])
+    assert later.best_step == 2
+    with pytest.warns(UserWarning, match="above"):
+        later.on_log(None, TrainerState(global_step=3), TrainerControl(), logs={"kl": 1.0})
+    assert later.best_step == 0

@@ -31,11 +31,11 @@ SKILL = {
     "ppo": (0.06, 0.02, 0.1, 20),
 }
 COUNTS = ("gradient_steps", "prompt_tokens_trained", "completion_tokens_trained", "prompt_tokens_sampled")
-COUNTS += ("completion_tokens_sampled", "flops", "peak_memory")
+COUNTS += ("completion_tokens_sampled", "tokens_scored", "flops", "peak_memory")
 BUDGETS = {
-    "warmup": dict(zip(COUNTS, (20, 5_000, 9_000, 0, 0, 1e12, 1e9), strict=True)),
-    "sft": dict(zip(COUNTS, (100, 30_000, 50_000, 0, 0, 7e12, 1.5e9), strict=True)),
-    "grpo": dict(zip(COUNTS, (80, 40_000, 600_000, 40_000, 700_000, 9e13, 2.5e9), strict=True)),
+    "warmup": dict(zip(COUNTS, (20, 5_000, 9_000, 0, 0, 0, 1e12, 1e9), strict=True)),
+    "sft": dict(zip(COUNTS, (100, 30_000, 50_000, 0, 0, 0, 7e12, 1.5e9), strict=True)),
+    "grpo": dict(zip(COUNTS, (80, 40_000, 600_000, 40_000, 700_000, 740_000, 9e13, 2.5e9), strict=True)),
 }
 BUDGETS["ppo"] = BUDGETS["grpo"]
 

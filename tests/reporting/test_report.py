@@ -206,13 +206,14 @@ def test_a_swept_study_is_repeated_by_what_composed_it(written, tmp_path, monkey
 
 def test_what_rft_cost_holds_its_warm_up(written, page):
     cells = [row for row in page.rows if row[-1].count(",") == 1 and "GRPO" in row]
-    assert cells[0][-10:-1] == [
+    assert cells[0][-11:-1] == [
         "10",
         "100",
         "45\u00a0k",
         "609\u00a0k",
         "40\u00a0k",
         "700\u00a0k",
+        "740\u00a0k",
         "91\u00a0T",
         "9.0",
         "2.5\u00a0GB",
@@ -228,7 +229,7 @@ def test_a_history_that_counts_nothing_has_dashes(tmp_path):
     start = next(i for i, row in enumerate(rows) if "Gradient steps" in row)
     sft, grpo = rows[start + 2 : start + 4]  # below the two lines of headings
     assert (sft[1], sft[3]) == ("SFT", "100")
-    assert (grpo[0], grpo[2:8], grpo[9]) == ("GRPO", ["\u2013"] * 6, "\u2013")
+    assert (grpo[0], grpo[2:9], grpo[10]) == ("GRPO", ["\u2013"] * 7, "\u2013")
 
 
 def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):

@@ -1,5 +1,6 @@
 """What would train something else than the model answers with is refused before the first step."""
 
+import os
 import re
 import time
 
@@ -41,9 +42,23 @@ def test_the_activations_told_are_those_of_a_full_micro_batch(make_job):
 
 
 def test_a_run_that_does_not_fit_is_refused(make_job, monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 0.001)
+    monkeypatch.setattr(memory, "available", lambda held: 0.001)
     with pytest.raises(preflight.PreflightError, match=r"of 0\.0 GB .* give model\.lora, or lower"):
         check(Trainer(make_job(), Grpo))
+
+
+def test_what_is_there_is_what_is_free_within_the_limit_of_the_control_group(tmp_path, monkeypatch):
+    free, total = memory.available(0.0), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    assert 0 < free <= total
+    own, group = tmp_path / "cgroup", tmp_path / "groups" / "user" / "run"
+    group.mkdir(parents=True)
+    own.write_text("1:cpu:/elsewhere\n0::/user/run\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "OWN_CGROUP", own)
+    assert memory.available(2 * total) > 2 * total  # what the run holds already is not taken twice
+    (group / "memory.max").write_text("max\n")
+    (group.parent / "memory.max").write_text("50000000\n")
+    assert memory.available(2.0) == 0.05
 
 
 def test_other_positions_than_the_models_own_are_refused(make_job, monkeypatch):

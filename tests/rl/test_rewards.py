@@ -1,5 +1,6 @@
 """Rewards that are none: masked, counted, and a run stopped, naming the grader."""
 
+import ast
 import math
 from dataclasses import dataclass, field
 
@@ -20,19 +21,44 @@ class Graded:
 def broken_grader(text: str, question: None) -> Graded:
     if text == "raise":
         raise ZeroDivisionError("division by zero")
+    if text == "judge":
+        return Graded(0.0, invalid="model_grader_server: it is down")
+    if text in ("None", "'x'"):
+        return Graded(ast.literal_eval(text))
+    if text == "none at all":
+        return None
     return Graded(float(text), failure="omitted" if text == "0" else None)
 
 
 def test_invalid_rewards_are_nan_and_counted_beside_the_failures():
-    texts = ["0.5", "0", "nan"] + ["1"] * 37
-    rewards, metrics = grade(broken_grader, texts, [None] * 40)
+    texts = ["0.5", "0", "nan", "raise", "judge", "-inf", "None"] + ["1"] * 93
+    rewards, metrics = grade(broken_grader, texts, [None] * 100)
     assert rewards[:2] == [0.5, 0.0]
-    assert math.isnan(rewards[2])
-    assert metrics == {"reward_format": 1.0, "failed_omitted": 1 / 40, "invalid": 1 / 40}
+    assert all(map(math.isnan, rewards[2:7]))
+    kinds = {"nan", "inf", "ZeroDivisionError", "model_grader_server", "type"}
+    assert {name for name in metrics if name.startswith("invalid_")} == {f"invalid_{kind}" for kind in kinds}
+    assert all(metrics[f"invalid_{kind}"] == 0.01 for kind in kinds)
+    assert (metrics["invalid"], metrics["failed_omitted"]) == (0.05, 0.01)
 
 
-@pytest.mark.parametrize("bad", ["raise", "nan", "inf"])
+def test_each_sub_reward_has_its_mean_and_its_spread():
+    def grader(text: str, question: None) -> Graded:
+        return Graded(1.0, sub_rewards={"iou": float(text), "format": 1.0})
+
+    metrics = grade(grader, ["0", "0.5", "1", "0.5"], [None] * 4)[1]
+    assert metrics == {
+        "reward_iou": 0.5,
+        "reward_iou_std": pytest.approx(math.sqrt(0.125)),
+        "reward_format": 1.0,
+        "reward_format_std": 0.0,
+        "invalid": 0.0,
+    }
+
+
+@pytest.mark.parametrize("bad", ["raise", "nan", "inf", "None", "'x'", "none at all"])
 def test_above_five_percent_the_run_stops_and_names_the_grader_and_the_kind(bad):
     grade(broken_grader, [bad] + ["1"] * 19, [None] * 20)
-    with pytest.raises(InvalidRewards, match=r"broken_grader .* 2 of 20 .*(ZeroDivisionError|nan|inf)"):
+    with pytest.raises(
+        InvalidRewards, match=r"broken_grader .* 2 of 20 .*(ZeroDivisionError|nan|inf|a reward of (None|'x'))"
+    ):
         grade(broken_grader, [bad, bad] + ["1"] * 18, [None] * 20)

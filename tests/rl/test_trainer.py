@@ -10,7 +10,8 @@ from tasks import rft
 from tasks.graders.batch import InvalidRewards
 from tasks.models.generate import answer
 from tasks.rl.grpo import Grpo
-from tasks.rl.policy import get_tokens
+from tasks.rl.policy import Policy, get_tokens
+from tasks.rl.ppo import Ppo
 from tasks.rl.trainer import Sampler, Trainer
 
 LORA = {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ".*language_model.*(q_proj|v_proj|up_proj)"}
@@ -54,6 +55,24 @@ def test_a_run_changes_the_weights_and_leaves_curves_and_a_folder(make_job, tmp_
     assert (budget["completion_tokens_sampled"], budget["completion_tokens_trained"]) == (sampled, sampled)
     assert budget["gradient_steps"] == 2
     assert budget["prompt_tokens_trained"] == budget["prompt_tokens_sampled"] > 0
+
+
+@pytest.mark.parametrize(
+    ("make_algorithm", "beta", "forwards"), [(Grpo, 0.0, 0), (Grpo, 0.04, 1), (Ppo, 0.01, 2)], ids=str
+)
+def test_every_forward_pass_that_teaches_nothing_is_counted(make_job, monkeypatch, make_algorithm, beta, forwards):
+    """The reference's and PPO's values: what SFT may spend too where grid.matched is flops."""
+    trainer, scored, score = Trainer(make_job(beta=beta), make_algorithm), [], Policy.score
+
+    def counted(policy, groups):
+        scored.extend(group.size for group in groups if not torch.is_grad_enabled())
+        return score(policy, groups)
+
+    monkeypatch.setattr(Policy, "score", counted)
+    trainer.step()
+    budget = trainer.job.budget
+    assert budget.tokens_scored == sum(scored)
+    assert sum(scored) == forwards * (budget.prompt_tokens_sampled + budget.completion_tokens_sampled)
 
 
 def test_the_same_seed_gives_the_same_weights(make_job):
@@ -136,16 +155,18 @@ def test_a_grader_that_fails_stops_the_run(make_job, monkeypatch):
         Trainer(job, Grpo).step()
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_a_run_ends_with_the_step_that_leaves_the_reference(make_job, algorithm):
-    """The weights kept are then those from before it."""
-    far = {"steps": 6, "eval_steps": 6, "warmup_steps": 0, "learning_rate": 3e-2, "beta": 1e-6, "max_kl": 0.05}
+@pytest.mark.parametrize(("engine", "algorithm"), [("kshot", "grpo"), ("kshot", "ppo"), ("trl", "grpo")])
+def test_a_run_ends_with_the_step_that_leaves_the_reference(make_job, engine, algorithm):
+    """The weights kept are then those from before, though every step is better on val than the one before it."""
+    far = {"steps": 6, "eval_steps": 1, "warmup_steps": 0, "learning_rate": 3e-2, "beta": 1e-6, "max_kl": 0.05}
     job = make_job(algorithm, **far)
+    rewards = iter(range(7))
+    job._score = lambda model: {"reward": next(rewards)}
     with pytest.warns(UserWarning, match="above rft.max_kl"):
-        _, validation, steps = rft.ENGINES["kshot", algorithm](job)
+        _, validation, steps = rft.ENGINES[engine, algorithm](job)
     assert len(steps) < 6
     assert not steps[-1]["kl"] <= 0.05 and all(row["kl"] <= 0.05 for row in steps[:-1])
-    assert validation.best_step == 0
+    assert validation.best_step == len(steps) - 2
 
 
 def test_every_question_comes_as_often_as_any_other():

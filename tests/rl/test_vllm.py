@@ -137,6 +137,8 @@ def test_a_rollout_is_what_the_policy_would_sample_and_sleeps_while_it_learns(jo
     # of the whole vocabulary here and of the tokens that are not forbidden there
     assert metrics["mismatch"] < 1e-3 and metrics["importance_cut"] == 0
     assert metrics["grad_norm"] > 0 and 0 < metrics["entropy"] < 5
+    budget = trainer.job.budget  # the policy's scores of what was sampled, and the reference's
+    assert budget.tokens_scored == 2 * (budget.prompt_tokens_sampled + budget.completion_tokens_sampled)
 
 
 @pytest.mark.parametrize("lora", [None, LORA, {**LORA, "dora": True}])
