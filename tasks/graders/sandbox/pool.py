@@ -10,7 +10,6 @@ from tasks.graders.sandbox.isolation import choose
 from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
 from tasks.graders.sandbox.worker import Worker
 
-
 WORKERS = min(8, os.cpu_count() or 1)  # for many calls: at some 5 ms each, more would wait for the parent
 
 
