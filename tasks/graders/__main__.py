@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -30,6 +30,7 @@ from tasks.graders.rubric import make_grader
 from tasks.graders.sandbox import SandboxError
 from tasks.graders.units import THOUSANDTHS, whole
 from tasks.params import Reward, Section
+from tasks.schema.reward import Isolation
 
 
 class FileError(ValueError):
@@ -105,18 +106,24 @@ def read_openai(path: Path) -> tuple[dict, Spec] | None:
         raise FileError(str(error)) from None
 
 
-def run(grader: Path, item: Path, sample: Path) -> dict:
+def run(grader: Path, item: Path, sample: Path, isolation: str) -> dict:
     """{"reward", "sub_rewards", "errors"}: `errors` holds the failure code, or nothing. OpenAI's: as hosted."""
     if openai := read_openai(grader):
         try:
-            return run_grader(openai[1], read_object(sample), read_object(item))
+            return run_grader(openai[1], read_object(sample), read_object(item), isolation)
         except (ValueError, SandboxError) as error:
             raise FileError(f"{grader}, {sample}: {error}") from None
     grade, question = make_grader(read_grader(grader)), read(item, Item).question()
+    if question.task == "job":
+        raise FileError(
+            f"{item}: task job has no question here; give --grader the job's own grader, its `grader` alone"
+        )
     try:
         got = grade(read(sample, Sample).completion, question)
     except ValueError as error:
         raise FileError(f"{item}: {error}") from None
+    if got.invalid:
+        raise FileError(f"{sample}: {got.invalid}")
     return {"reward": got.reward, "sub_rewards": got.sub_rewards, "errors": [got.failure] if got.failure else []}
 
 
@@ -142,6 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
         subparser.set_defaults(command=command)
         for file in files:
             subparser.add_argument(f"--{file}", type=Path, required=True)
+        if command is run:
+            subparser.add_argument(
+                "--isolation", choices=get_args(Isolation), default="auto", help="of OpenAI's python"
+            )
     given = vars(parser.parse_args(arguments))
     command = given.pop("command")
     try:

@@ -75,7 +75,7 @@ def test_the_target_of_sft_earns_one(grade):
 
 
 def test_a_missing_variable_and_a_crash_are_counted_and_stop_nothing(grade):
-    got, metrics = rewards(grade, [GOLD] * 20, [question()] + [SEVEN] * 19)
+    got, _, metrics = rewards(grade, [GOLD] * 20, [question()] + [SEVEN] * 19)
     assert got[0] == 0.0 and got[1] == 1.0
     assert metrics["errors/exact/invalid_variable"] == metrics["errors/number/python_grader_runtime"] == 1
     assert (metrics["num_graded"], metrics["invalid"], metrics["unresponsive"]) == (20, 0.0, 0.0)

@@ -11,6 +11,12 @@ from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
 from tasks.graders.sandbox.worker import Worker
 
 WORKERS = min(8, os.cpu_count() or 1)  # for many calls: at some 5 ms each, more would wait for the parent
+_isolations: set[str] = set()
+
+
+def isolations() -> list[str]:
+    """The isolation of each sandbox that this process has started, for the record of its run."""
+    return sorted(_isolations)
 
 
 class Sandbox:
@@ -35,6 +41,7 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
+        _isolations.add(self.isolation)
 
     def call(self, source: str, name: str, *arguments: object) -> Ran:
         """Run the source, then `name(*arguments)`. Arguments and result pass as JSON.
