@@ -115,9 +115,7 @@ def run(grader: Path, item: Path, sample: Path, isolation: str) -> dict:
             raise FileError(f"{grader}, {sample}: {error}") from None
     grade, question = make_grader(read_grader(grader)), read(item, Item).question()
     if question.task == "job":
-        raise FileError(
-            f"{item}: task job has no question here; give --grader the job's own grader, its `grader` alone"
-        )
+        raise FileError(f"{item}: task job cannot be run so; give --grader a file with what stands in job.grader")
     try:
         got = grade(read(sample, Sample).completion, question)
     except ValueError as error:
@@ -151,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             subparser.add_argument(f"--{file}", type=Path, required=True)
         if command is run:
             subparser.add_argument(
-                "--isolation", choices=get_args(Isolation), default="auto", help="of OpenAI's python"
+                "--isolation", choices=get_args(Isolation), default="auto", help="of a python grader"
             )
     given = vars(parser.parse_args(arguments))
     command = given.pop("command")

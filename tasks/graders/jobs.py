@@ -30,12 +30,7 @@ OPEN, CLOSE = "<think>", "</think>"
 JUDGES = ScoreModel | LabelModel
 DOWN = (Failure.PYTHON_GRADER_SERVER, Failure.MODEL_GRADER_SERVER)  # not the model's doing
 # May be the model's doing once, and the grader's where nearly every completion has it.
-BROKEN = (
-    Failure.PYTHON_GRADER_RUNTIME,
-    Failure.INVALID_VARIABLE,
-    Failure.MODEL_GRADER_REFUSAL,
-    Failure.MODEL_GRADER_PARSE,
-)
+BROKEN = (Failure.PYTHON_GRADER_RUNTIME, Failure.MODEL_GRADER_REFUSAL, Failure.MODEL_GRADER_PARSE)
 
 
 def split_reasoning(completion: str) -> tuple[str, str]:
@@ -163,10 +158,15 @@ def why_down(grade: OpenAIGrade) -> str | None:
 
 def stop_if_broken(grades: Sequence[OpenAIGrade]) -> None:
     """`InvalidRewards` where one grader fails on nearly every completion of a step: each 0 is as documented, all of
-    them teach nothing, and nobody would hear of it. Outputs that are no JSON are the model's to mend, and do not count.
+    them teach nothing, and nobody would hear of it. An output that is no JSON, or lacks a key, is the model's to mend.
     """
+
+    def broken(score: Score) -> bool:
+        unknown = score.failure == Failure.INVALID_VARIABLE and score.detail.startswith("{{ item")
+        return unknown or score.failure in BROKEN
+
     for name in grades[0].scores:
-        failed = [score for grade in grades if (score := grade.scores[name]).failure in BROKEN]
+        failed = [score for grade in grades if broken(score := grade.scores[name])]
         if len(failed) > (1 - MOST_INVALID) * len(grades):
             raise InvalidRewards(
                 f"reward.job.grader: the grader {name!r} failed on {len(failed)} of {len(grades)} completions, so that "
