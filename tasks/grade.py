@@ -25,6 +25,7 @@ from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
 from tasks.graders.rubric import same_answer
+from tasks.graders.sandbox import isolations
 from tasks.models.coordinates import Coordinates, Grader
 from tasks.models.generate import answer
 from tasks.models.loading import load_model, load_processor
@@ -129,6 +130,7 @@ def metrics_of(rows: list[dict], params: Params, pool: Path) -> dict:
         "num_pictures": len({r["record_id"] for r in rows}),
         "reward": sum(r["reward"] for r in rows) / len(rows),
         **task_metrics(rows, params.slice.categories, frequencies(pool)),
+        **({"isolation": isolations()} if isolations() else {}),
         "failures": dict(sorted(Counter(r["failure"] for r in rows if r["failure"]).items())),
     }
 
@@ -163,10 +165,10 @@ def sample(
         model, processor, params.prompt, questions, pool, options.batch_size, options.max_new_tokens,
         progress="samples", temperature=options.temperature, samples=num,
     )  # fmt: skip
-    found = []
+    graded, found = grade_all(grader, texts, [question for question in questions for _ in range(num)]), []
+    stop_if_invalid(grader, [g.invalid for g in graded if g.invalid], len(graded))
     for n, question in enumerate(questions):
-        own = texts[n * num : (n + 1) * num]
-        grades = [grader(text, question) for text in own]
+        own, grades = (of_all[n * num : (n + 1) * num] for of_all in (texts, graded))
         named = {"record_id": question.record_id, "task": question.task, "asked": question.asked, "completions": own}
         right = [grade.sub_rewards["answer"] == 1 for grade in grades]
         found.append({**named, "stated": [grade.label for grade in grades], "right": right})

@@ -1,7 +1,9 @@
-"""Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '-0.5', '3 million'.
+"""Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '-0.5', '3 million',
+'2 dozen', '5k'.
 
-One number and nothing else: a list, a sentence or a second number is none. NaN, infinity, True, 1e999 and ten thousand
-digits are none either. The grammar is a regular expression on a text that is capped first; nothing is evaluated.
+One number and nothing else: a list, a sentence or a second number is none, nor is one that is hedged or taken back ('7
+or eight', '7 is wrong', '7 at least'). NaN, infinity, True, 1e999 and ten thousand digits are none either. The grammar
+is a regular expression on a text that is capped first; nothing is evaluated.
 """
 
 import math
@@ -9,7 +11,16 @@ import re
 from dataclasses import dataclass
 
 MAX_CHARACTERS = 80
-SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
+WORD = re.compile(r"[a-z']+")
+SCALES = {"dozen": 12.0, "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+DOUBTS = re.compile(
+    r"\b(?:or|nor|not?|never|but|if|unless|is|isn't|isnt|are|aren't|was|wasn't|wrong|incorrect|false|maybe|perhaps|possibly|"
+    r"probably|about|approximately|roughly|least|most|ish|so)\b"
+)
+GOES_ON = re.compile(  # a number in words
+    r"and|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+)
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"  # 1,234 or 1234, never 1,2,3
 CURRENCY = r"(?:(?:US|rs\s?\.?)?\s?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?)"
 NUMBER = re.compile(
@@ -50,11 +61,27 @@ def parse_number(text: str) -> Quantity | None:
         value /= below
     if found["whole"] is not None:
         value += float(found["whole"].replace(",", ""))
-    value *= SCALES.get((found["unit"] or "").split(" ")[0].lower(), 1.0)
-    if not math.isfinite(value):
+    scale = _scale(found["unit"] or "", attached=text[: found.start("unit")][-1:].isdecimal())
+    if scale is None or not math.isfinite(value * scale):
         return None
+    value *= scale
     negative = (found["sign"] or found["sign2"]) in ("-", "\u2212")
     return Quantity(-value if negative else value, found["percent"] is not None)
+
+
+def _scale(unit: str, attached: bool) -> float | None:
+    """What a number is to be multiplied with for the words after it; None where they doubt it, or go on with it, as in
+    'three hundred and five'. A 'k' is a thousand where it is `attached`: '300 K' is a temperature.
+    """
+    words = WORD.findall(unit.lower())
+    if DOUBTS.search(unit.lower()):
+        return None
+    if attached and re.match(r"k\b", unit):
+        return 1e3
+    scale = 1.0
+    while words and (step := SCALES.get(words[0].removesuffix("s"))):
+        scale, words = scale * step, words[1:]
+    return None if scale > 1 and words and GOES_ON.fullmatch(words[0]) else scale
 
 
 def plain(value: float) -> str:

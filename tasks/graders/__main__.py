@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -31,6 +31,7 @@ from tasks.graders.rubric import make_grader
 from tasks.graders.sandbox import SandboxError
 from tasks.graders.units import THOUSANDTHS, whole
 from tasks.params import Reward, Section
+from tasks.schema.reward import Isolation
 
 
 class FileError(ValueError):
@@ -107,18 +108,22 @@ def read_openai(path: Path) -> tuple[dict, Spec] | None:
         raise FileError(str(error)) from None
 
 
-def run(grader: Path, item: Path, sample: Path) -> dict:
+def run(grader: Path, item: Path, sample: Path, isolation: str) -> dict:
     """{"reward", "sub_rewards", "errors"}: `errors` holds the failure code, or nothing. OpenAI's: as hosted."""
     if openai := read_openai(grader):
         try:
-            return run_grader(openai[1], read_object(sample), read_object(item))
+            return run_grader(openai[1], read_object(sample), read_object(item), isolation)
         except (ValueError, SandboxError) as error:
             raise FileError(f"{grader}, {sample}: {error}") from None
     reward, asked = read_grader(grader), read(item, Item)
+    if asked.task == "job":
+        raise FileError(f"{item}: task job cannot be run so; give --grader a file with what stands in job.grader")
     try:
         got = make_grader(reward, asked.thinking)(read(sample, Sample).completion, asked.question())
     except ValueError as error:
         raise FileError(f"{item}: {error}") from None
+    if got.invalid:
+        raise FileError(f"{sample}: {got.invalid}")
     return {"reward": got.reward, "sub_rewards": got.sub_rewards, "errors": [got.failure] if got.failure else []}
 
 
@@ -144,6 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
         subparser.set_defaults(command=command)
         for file in files:
             subparser.add_argument(f"--{file}", type=Path, required=True)
+        if command is run:
+            subparser.add_argument(
+                "--isolation", choices=get_args(Isolation), default="auto", help="of a python grader"
+            )
     given = vars(parser.parse_args(arguments))
     command = given.pop("command")
     try:

@@ -7,7 +7,9 @@ the opening tag may be missing, since some chat templates write it. Thinking tha
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 
 from jsonschema import Draft202012Validator
@@ -15,16 +17,20 @@ from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 
 from tasks.data.records import Question
+from tasks.graders.batch import MOST_INVALID, InvalidRewards
 from tasks.graders.openai import Failure, Judge, OpenAIGrade, make_batch_grader, parse_spec
 from tasks.graders.openai.failures import Score
 from tasks.graders.openai.grade import BatchGrader
 from tasks.graders.openai.schema import LabelModel, Multi, Part, Python, ScoreModel, SpecError
 from tasks.graders.openai.values import parse_json
-from tasks.graders.sandbox import Sandbox
+from tasks.graders.sandbox import WORKERS, Sandbox
 from tasks.params import JobReward
 
 OPEN, CLOSE = "<think>", "</think>"
+JUDGES = ScoreModel | LabelModel
 DOWN = (Failure.PYTHON_GRADER_SERVER, Failure.MODEL_GRADER_SERVER)  # not the model's doing
+# May be the model's doing once, and the grader's where nearly every completion has it.
+BROKEN = (Failure.PYTHON_GRADER_RUNTIME, Failure.MODEL_GRADER_REFUSAL, Failure.MODEL_GRADER_PARSE)
 
 
 def split_reasoning(completion: str) -> tuple[str, str]:
@@ -79,10 +85,28 @@ class JobGrader:
     @cached_property
     def _grade_all(self) -> BatchGrader:
         parts = self.parts.values()
-        sandbox = Sandbox(workers=os.cpu_count() or 1) if any(isinstance(p, Python) for p in parts) else None
-        judged, url = any(isinstance(p, ScoreModel | LabelModel) for p in parts), self._reward.judge_url
-        named = {**os.environ, "OPENAI_BASE_URL": url} if url else os.environ
-        return make_batch_grader(self._spec, sandbox, Judge.from_environment(named) if judged else None)
+        programmed, judged = (any(isinstance(p, kinds) for p in parts) for kinds in (Python, JUDGES))
+        sandbox = Sandbox(isolation=self._reward.isolation, workers=WORKERS) if programmed else None
+        return make_batch_grader(self._spec, sandbox, self._judge() if judged else None)
+
+    def _judge(self) -> Judge:
+        reward = self._reward
+        named = {**os.environ, "OPENAI_BASE_URL": reward.judge_url} if reward.judge_url else os.environ
+        return Judge.from_environment(
+            named,
+            timeout=reward.judge_timeout,
+            concurrency=reward.judge_concurrency,
+            cache=Path(reward.judge_cache) if reward.judge_cache else None,
+        )
+
+    def try_out(self, output: str, question: Question) -> dict[str, Score]:
+        """What each grader that asks no judge makes of one output, alone, by name."""
+        parts = {name: part for name, part in self.parts.items() if not isinstance(part, JUDGES)}
+        programmed = any(isinstance(part, Python) for part in parts.values())
+        with Sandbox(isolation=self._reward.isolation, workers=1) if programmed else nullcontext() as sandbox:
+            grades = {name: make_batch_grader(part, sandbox) for name, part in parts.items()}
+            pair = {"output_text": output}, _item(question)
+            return {name: next(iter(grade([pair])[0].scores.values())) for name, grade in grades.items()}
 
     def __call__(self, completions: Sequence[str], questions: Sequence[Question]) -> list[OpenAIGrade]:
         """A grade for each completion; ValueError for a question without an item."""
@@ -130,6 +154,25 @@ def _item(question: Question) -> dict:
 def why_down(grade: OpenAIGrade) -> str | None:
     """The sandbox's or the judge's trouble that kept a completion from being graded."""
     return next((f"{kind}: {grade.details[kind]}" for kind in DOWN if kind in grade.failures), None)
+
+
+def stop_if_broken(grades: Sequence[OpenAIGrade]) -> None:
+    """`InvalidRewards` where one grader fails on nearly every completion of a step: each 0 is as documented, all of
+    them teach nothing, and nobody would hear of it. An output that is no JSON, or lacks a key, is the model's to mend.
+    """
+
+    def broken(score: Score) -> bool:
+        unknown = score.failure == Failure.INVALID_VARIABLE and score.detail.startswith("{{ item")
+        return unknown or score.failure in BROKEN
+
+    for name in grades[0].scores:
+        failed = [score for grade in grades if broken(score := grade.scores[name])]
+        if len(failed) > (1 - MOST_INVALID) * len(grades):
+            raise InvalidRewards(
+                f"reward.job.grader: the grader {name!r} failed on {len(failed)} of {len(grades)} completions, so that "
+                f"it grades 0 whatever the answer; the first: {failed[0].failure}, {failed[0].detail}. Correct it; one "
+                "that cannot read an answer must return 0, not raise"
+            )
 
 
 def job_metrics(completions: Sequence[str], grades: Sequence[OpenAIGrade]) -> dict[str, float]:

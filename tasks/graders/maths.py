@@ -5,7 +5,8 @@
 
 What is stated is read as `tasks.data.numbers` reads the gold answer, so that '1,234', '$18' and '18 dollars' count on
 both sides; ReFT strips them from the gold answer only. In the form `sentence` the last such line counts, and it must be
-closed by a full stop or the end of its line: what a token limit cut off is no answer.
+closed by a full stop or the end of its line: what a token limit cut off is no answer. Whether a completion ended its
+turn is not asked beyond that: an answer that is closed counts, whatever was cut off after it.
 """
 
 import math

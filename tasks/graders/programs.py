@@ -9,23 +9,20 @@ program that crashes, is stopped or returns no number earns nothing at all.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.data.numbers import Quantity, plain
 from tasks.graders.frame import Failure, Malformed, frame, unframe
 from tasks.graders.labels import CHOICE
+from tasks.graders.sandbox import WORKERS, Limits, Ran, Sandbox
 from tasks.graders.sandbox import Failure as Ended
-from tasks.graders.sandbox import Limits, Ran, Sandbox
 
 FUNCTION = "solution"
 MOST = 1e15  # a result beyond is no answer, and a whole one is no longer exact as a float
 FENCE = re.compile(r"```(?:python)?\n(.*?)\n?```", re.DOTALL)
 LIMITS = {Ended.TIMEOUT, Ended.MEMORY, Ended.OUTPUT, Ended.DISK, Ended.SOURCE_TOO_LARGE}
 NO_VALUE = {Ended.BAD_RESULT, Ended.NO_RESULT}
-
-Call = Callable[[str, str], Ran]  # of a source and the name of its function
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ class Result:
 
 
 @lru_cache(maxsize=4)
-def sandboxed(seconds: float, memory_mb: int) -> Call:
-    """Calls into one sandbox with these limits that lives as long as this process; it starts with the first one."""
-    return Sandbox(limits=Limits(seconds=seconds, memory_mb=memory_mb), workers=1).call
+def sandboxed(seconds: float, memory_mb: int, isolation: str) -> Sandbox:
+    """A sandbox with these limits that starts with the first call, and lives as long as this process."""
+    return Sandbox(Limits(seconds=seconds, memory_mb=memory_mb), isolation, WORKERS)
 
 
 def parse_program(completion: str) -> ParsedProgram:
@@ -81,9 +78,8 @@ def format_program(source: str) -> str:
     return text
 
 
-def run_program(source: str, call: Call) -> Result:
-    """Its result, in the sandbox that `call` is of. A sandbox that breaks raises; a program that does is graded 0."""
-    ran = call(source, FUNCTION)
+def read_result(ran: Ran) -> Result:
+    """What came of a program's `solution()`; one that broke is graded 0."""
     if ran.failure is not None:
         return Result(failure=_failure(ran.failure))
     value = ran.value

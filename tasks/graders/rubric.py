@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tasks.data.numbers import Quantity, parse_number
 from tasks.data.records import Box, Question
-from tasks.graders.batch import Batched
+from tasks.graders.batch import Batched, GradeAll
 from tasks.graders.boxes import giou, iou
 from tasks.graders.detection import confidence_reward, iou_reward, match
 from tasks.graders.frame import Failure
@@ -21,11 +21,12 @@ from tasks.graders.maths import gold_quantity, is_choice, parse_answer, same_num
 from tasks.graders.openai import Failure as OpenAIFailure
 from tasks.graders.openai import OpenAIGrade
 from tasks.graders.parse import parse_detection
-from tasks.graders.programs import parse_program, run_program, sandboxed
+from tasks.graders.programs import FUNCTION, ParsedProgram, parse_program, read_result, sandboxed
 from tasks.graders.published import graders_of
 from tasks.graders.ranking import known_names, parse_ranking, parts_of, rank_of, rank_reward, right_name
+from tasks.graders.sandbox import Ran, SandboxError
 from tasks.params import ClassificationReward, DetectionReward, GroundingReward, Reward
-from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, RankingReward
+from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, RankingReward, Rubric
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Grade:
 class Judged:
     """An answer before weighting. `scores` are functions, so that only what the rubric holds is computed.
 
-    `wrong` says what is wrong with an answer that could be read, `well_formed` whether it has the form asked for.
+    `wrong` says what is wrong with an answer that could be read, `well_formed` whether it has the form asked for;
+    `invalid` why nobody can judge it.
     """
 
     failure: Failure | None = None
@@ -66,29 +68,35 @@ class Judged:
     confidences: tuple[float, ...] = ()
     label: str | None = None
     rank: int | None = None
+    invalid: str | None = None
 
 
 Judge = Callable[[str, Question], Judged]
+JudgeAll = Callable[[Sequence[str], Sequence[Question]], list[Judged]]
 
 
-def make_grader(reward: Reward, thinking: bool = True) -> Callable[[str, Question], Grade]:
+def make_grader(reward: Reward, thinking: bool = True) -> Batched:
     """A function of a completion and its question, whatever its task. Weights are normalised to sum 1. `thinking` is
     that of the prompt: whether the form asked for begins with a think block.
 
     An answer that cannot be read earns 0 in all of the rubric, but for what is `published`. Raises ValueError for a
-    question of a task without a rubric, and for one without the gold answer that its task needs. With `reward.job` it
-    is a `Batched`.
+    question of a task without a rubric, and for one without the gold answer that its task needs.
     """
-    by_rubric = _by_rubric(reward, thinking)
-    if reward.job is None:
-        return by_rubric
-    of_jobs = JobGrader(reward.job)
+    rubrics = {task: rubric for task in JUDGES if (rubric := getattr(reward, task))}
+    graders = {task: _by_rubric(task, rubric, thinking) for task, rubric in rubrics.items()}
+    if reward.job is not None:
+        of_jobs = JobGrader(reward.job)
+        graders["job"] = lambda completions, questions: list(map(_of_job, of_jobs(completions, questions)))
 
     def grade_all(completions: Sequence[str], questions: Sequence[Question]) -> list[Grade]:
-        jobs = [n for n, question in enumerate(questions) if question.task == "job"]
-        graded = zip(jobs, of_jobs([completions[n] for n in jobs], [questions[n] for n in jobs]), strict=True)
-        found = {n: _of_job(grade) for n, grade in graded}
-        return [found.get(n) or by_rubric(completions[n], question) for n, question in enumerate(questions)]
+        found: dict[int, Grade] = {}
+        for task in dict.fromkeys(question.task for question in questions):
+            if task not in graders:
+                raise ValueError(f"no rubric for {task}; give reward.{task}")
+            own = [n for n, question in enumerate(questions) if question.task == task]
+            grades = graders[task]([completions[n] for n in own], [questions[n] for n in own])
+            found |= zip(own, grades, strict=True)
+        return [found[n] for n in range(len(questions))]
 
     return Batched(grade_all)
 
@@ -103,37 +111,40 @@ def _of_job(grade: OpenAIGrade) -> Grade:
     )
 
 
-def _by_rubric(reward: Reward, thinking: bool) -> Callable[[str, Question], Grade]:
-    rubrics = {task: rubric for task in JUDGES if (rubric := getattr(reward, task))}
-    judges = {task: JUDGES[task](rubric, thinking) for task, rubric in rubrics.items()}
-    published = {task: graders_of(task) for task in rubrics}
+def _by_rubric(task: str, rubric: Rubric, thinking: bool) -> GradeAll:
+    judge_all, published = JUDGES[task](rubric, thinking), graders_of(task)
+    used = {f"published/{name}": score for name, score in published.items() if f"published/{name}" in rubric.weights}
 
-    def grade(completion: str, question: Question) -> Grade:
-        if question.task not in rubrics:
-            raise ValueError(f"no rubric for {question.task}; give reward.{question.task}")
-        rubric, judged = rubrics[question.task], judges[question.task](completion, question)
-        weights, sub_rewards = rubric.weights, {name: 0.0 for name in rubric.weights}
-        failure = judged.failure
-        if judged.scores is not None:
-            length = length_reward(len(completion), rubric.max_characters)
-            scores = {**judged.scores, "format": lambda: float(judged.well_formed), "length": lambda: length}
-            sub_rewards |= {name: scores[name]() for name in weights if name in scores}
-            failure = judged.wrong or _blemish(judged, sub_rewards)
-        for name, score in published[question.task].items():  # which read what ours does not
-            if f"published/{name}" in weights:
-                sub_rewards[f"published/{name}"] = score(completion, question)
-        return Grade(
-            # Both sums run in the same order, so that three ones give exactly 1.
-            reward=sum(weights[name] * sub_rewards[name] for name in weights) / sum(weights.values()),
-            sub_rewards=sub_rewards,
-            failure=failure,
-            boxes=judged.boxes,
-            confidences=judged.confidences,
-            label=judged.label,
-            rank=judged.rank,
-        )
+    def grade_all(completions: Sequence[str], questions: Sequence[Question]) -> list[Grade]:
+        found = []
+        for text, question, judged in zip(completions, questions, judge_all(completions, questions), strict=True):
+            found.append(_weighed(rubric, text, judged, {name: score(text, question) for name, score in used.items()}))
+        return found
 
-    return grade
+    return grade_all
+
+
+def _weighed(rubric: Rubric, completion: str, judged: Judged, published: dict[str, float]) -> Grade:
+    """`published` are the scores of graders that read what ours does not."""
+    weights, sub_rewards = rubric.weights, {name: 0.0 for name in rubric.weights}
+    failure = judged.failure
+    if judged.scores is not None:
+        length = length_reward(len(completion), rubric.max_characters)
+        scores = {**judged.scores, "format": lambda: float(judged.well_formed), "length": lambda: length}
+        sub_rewards |= {name: scores[name]() for name in weights if name in scores}
+        failure = judged.wrong or _blemish(judged, sub_rewards)
+    sub_rewards |= published
+    return Grade(
+        # Both sums run in the same order, so that three ones give exactly 1.
+        reward=sum(weights[name] * sub_rewards[name] for name in weights) / sum(weights.values()),
+        sub_rewards=sub_rewards,
+        failure=failure,
+        boxes=judged.boxes,
+        confidences=judged.confidences,
+        label=judged.label,
+        rank=judged.rank,
+        invalid=judged.invalid,
+    )
 
 
 def length_reward(num_characters: int, max_characters: int) -> float:
@@ -258,28 +269,40 @@ def _maths(rubric: MathsReward, thinking: bool) -> Judge:
     return judge
 
 
-def _program(rubric: ProgramReward, thinking: bool) -> Judge:
-    def judge(completion: str, question: Question) -> Judged:
-        gold, parsed = _gold(question), parse_program(completion)
-        if parsed.failure:
-            return Judged(parsed.failure)
-        result = run_program(parsed.source, sandboxed(rubric.seconds, rubric.memory_mb))
-        if result.failure:
-            return Judged(result.failure)
-        if (result.letter is not None) != is_choice(gold):
-            return Judged(Failure.BAD_RESULT)
-        if result.letter is not None:
-            score = choice_reward(result.letter, gold)
-        else:
-            score = _number_score(rubric, result.quantity, gold)
-        return Judged(
-            scores={"answer": lambda: score},
-            wrong=None if score == 1 else Failure.WRONG_ANSWER,
-            well_formed=parsed.well_formed,
-            label=result.text,
-        )
+def _programs(rubric: ProgramReward, thinking: bool) -> JudgeAll:
+    """All that can be read run together, over the workers of one sandbox."""
 
-    return judge
+    def judge_all(completions: Sequence[str], questions: Sequence[Question]) -> list[Judged]:
+        golds, parsed = list(map(_gold, questions)), list(map(parse_program, completions))
+        calls = [(program.source, FUNCTION, ()) for program in parsed if not program.failure]
+        sandbox = sandboxed(rubric.seconds, rubric.memory_mb, rubric.isolation) if calls else None
+        runs = iter(sandbox.map(calls) if sandbox else [])
+        return [
+            Judged(program.failure) if program.failure else _ran(rubric, program, gold, next(runs))
+            for program, gold in zip(parsed, golds, strict=True)
+        ]
+
+    return judge_all
+
+
+def _ran(rubric: ProgramReward, program: ParsedProgram, gold: str, ran: Ran | SandboxError) -> Judged:
+    if isinstance(ran, SandboxError):
+        return Judged(invalid=f"sandbox: {ran}")
+    result = read_result(ran)
+    if result.failure:
+        return Judged(result.failure)
+    if (result.letter is not None) != is_choice(gold):
+        return Judged(Failure.BAD_RESULT)
+    if result.letter is not None:
+        score = choice_reward(result.letter, gold)
+    else:
+        score = _number_score(rubric, result.quantity, gold)
+    return Judged(
+        scores={"answer": lambda: score},
+        wrong=None if score == 1 else Failure.WRONG_ANSWER,
+        well_formed=program.well_formed,
+        label=result.text,
+    )
 
 
 def _ranking(rubric: RankingReward, thinking: bool) -> Judge:
@@ -303,11 +326,21 @@ def _ranking(rubric: RankingReward, thinking: bool) -> Judge:
     return judge
 
 
+def _each(make_judge: Callable[[Rubric, bool], Judge]) -> Callable[[Rubric, bool], JudgeAll]:
+    """Of a task whose answers are judged one by one."""
+
+    def make(rubric: Rubric, thinking: bool) -> JudgeAll:
+        judge = make_judge(rubric, thinking)
+        return lambda completions, questions: list(map(judge, completions, questions))
+
+    return make
+
+
 JUDGES = {  # problems in words are always thought about (`Prompt`)
-    "detection": _detection,
-    "classification": _classification,
-    "grounding": _grounding,
-    "maths": _maths,
-    "program": _program,
-    "ranking": _ranking,
+    "detection": _each(_detection),
+    "classification": _each(_classification),
+    "grounding": _each(_grounding),
+    "maths": _each(_maths),
+    "program": _programs,
+    "ranking": _each(_ranking),
 }

@@ -1,6 +1,7 @@
 """Checks before any training, for SFT and RFT alike, in seconds for a few pictures: each failure says what to do."""
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from transformers import PreTrainedModel
 
 from tasks.data.questions import messages
 from tasks.data.records import Question
+from tasks.graders.jobs import JobGrader
+from tasks.graders.openai import Failure
 from tasks.graders.rubric import Grade
 from tasks.models.adapters import without_adapter
 from tasks.models.generate import encode
@@ -18,6 +21,7 @@ from tasks.models.training import Job
 
 # What the published weights of a family write boxes in (tasks.models.coordinates).
 CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
+NEVER_RUNS = re.compile("exception: (ImportError|ModuleNotFoundError|NameError|SyntaxError|IndentationError)")
 MOST_CUT = 0.05  # a crowded picture or two may be too long
 LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
@@ -35,6 +39,7 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     pairs = [(question, taught(job, question, text)) for question, text in job.gold_pairs()]
     # a job's rewards have a scale of their own
     grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
+    _check_job_grader(job)
     _warn(job, base, grades, [text for _, text in pairs])
 
 
@@ -125,6 +130,23 @@ def _check_gold(job: Job, question: Question, text: str) -> Grade:
             f"{text[:200]!r}; correct {reward} (a `length` grader: raise {reward}.max_characters)"
         )
     return grade
+
+
+def _check_job_grader(job: Job) -> None:
+    """Each grader of an imported job that asks no judge grades an answer to the first row: the one that SFT is taught,
+    or none. `PreflightError` where its source does not run here whatever the answer; a warning where it fails on this.
+    """
+    asked = next((question for question in job.train if question.task == "job"), None)
+    if asked is None:
+        return
+    output = next(iter(job.coordinates.write(asked)), "")
+    for name, score in JobGrader(job.params.reward.job).try_out(output, asked).items():
+        if score.failure is None:
+            continue
+        said = f"reward.job.grader: the grader {name!r} fails on {asked.record_id}: {score.detail}"
+        if score.failure == Failure.PYTHON_GRADER_SERVER or NEVER_RUNS.match(score.detail):
+            raise PreflightError(f"{said}; correct its source, or install what it imports (docs/openai_graders.md)")
+        warnings.warn(f"{said} (answer {output[:200]!r}); a grader that always fails stops the run", stacklevel=3)
 
 
 def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str]) -> None:

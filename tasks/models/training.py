@@ -18,6 +18,7 @@ from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
+from tasks.graders.sandbox import isolations
 from tasks.models import processes
 from tasks.models.adapters import learning, save_weights
 from tasks.models.budget import Budget, Matched
@@ -189,6 +190,7 @@ class Job:
             "train_sha256": manifest["train"]["sha256"],
             "model": self.params.model.model_dump(),
             "prompt": self.params.prompt.model_dump(),
+            "isolation": isolations(),  # of the sandboxes that programs and python graders ran in
             **budget,
             "steps": steps,
             "val": validation.curve if validation else [],

@@ -25,6 +25,7 @@ class Group:
     completions: list[torch.Tensor]  # each (L,)
     tokens: dict[str, torch.Tensor]
     rewards: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (G,), NaN where invalid
+    right: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (G,), of bool
 
     @property
     def lengths(self) -> torch.Tensor:

@@ -9,15 +9,20 @@ from numbers import Real
 from statistics import fmean, pstdev
 
 from tasks.data.records import Question
-from tasks.graders.batch import Batched, stop_if_invalid
-from tasks.graders.jobs import job_metrics
+from tasks.graders.batch import grade_all, stop_if_invalid
+from tasks.graders.jobs import job_metrics, stop_if_broken
+from tasks.graders.rubric import Grade
 from tasks.models import processes
+
+RIGHT = 0.5
 
 
 def _each(grader: Callable, texts: Sequence[str], questions: Sequence[Question]) -> list:
     """A grade of each completion, or the exception that came instead."""
-    if isinstance(grader, Batched):
-        return grader.grade_all(texts, questions)
+    try:
+        return grade_all(grader, texts, questions)
+    except Exception:  # which completion's it is shows one by one
+        pass
     found = []
     for text, question in zip(texts, questions, strict=True):
         try:
@@ -38,16 +43,28 @@ def _fault(grade: object) -> str | None:
     return grade.invalid or (None if math.isfinite(reward) else f"{kind}: a reward of {reward}")
 
 
+def is_right(grade: Grade) -> bool:
+    """Whether an answer may be imitated as right, whatever else its reward pays for: all of `answer` (a number, letter
+    or result, the first of a ranking) or of `label`; boxes with an `iou` above RIGHT; of a job, a reward above it.
+    """
+    for name in ("answer", "label"):
+        if name in grade.sub_rewards:
+            return grade.sub_rewards[name] == 1
+    return grade.sub_rewards.get("iou", grade.reward) > RIGHT
+
+
 def grade(
     grader: Callable, texts: Sequence[str], questions: Sequence[Question]
-) -> tuple[list[float], dict[str, float]]:
-    """Rewards, NaN where invalid, and metrics: of each sub-reward `reward_<name>` and its spread over the completions,
-    `reward_<name>_std`; the shares `failed_<kind>`, `invalid` and `invalid_<kind>`; for an imported job `job_metrics`.
+) -> tuple[list[float], list[bool], dict[str, float]]:
+    """Rewards, NaN where invalid; which answers are right; and metrics: of each sub-reward `reward_<name>` and its
+    spread over the completions, `reward_<name>_std`; the shares `failed_<kind>`, `invalid` and `invalid_<kind>`; for
+    an imported job `job_metrics`.
 
-    Raises `InvalidRewards` when more than 5 % are invalid.
+    Raises `InvalidRewards` when more than 5 % are invalid, or a grader of a job fails on nearly all.
     """
     own = [(grade, _fault(grade)) for grade in _each(grader, texts, questions)]
     rewards = [math.nan if fault else grade.reward for grade, fault in own]
+    right = [not fault and is_right(grade) for grade, fault in own]
     # an exception may not pickle, and is told by its fault
     graded = processes.gather([(None if isinstance(grade, Exception) else grade, fault) for grade, fault in own])
     texts = processes.gather(texts)
@@ -62,6 +79,7 @@ def grade(
     metrics |= {f"failed_{kind}": num / len(texts) for kind, num in sorted(failures.items())}
     kinds = Counter(fault.partition(":")[0] for fault in invalid)
     metrics |= {f"invalid_{kind}": num / len(texts) for kind, num in sorted(kinds.items())}
-    of_jobs = [(text, g.job) for text, (g, _) in zip(texts, graded, strict=True) if getattr(g, "job", None)]
-    metrics |= job_metrics(*zip(*of_jobs, strict=True)) if of_jobs else {}
-    return rewards, {**metrics, "invalid": len(invalid) / len(texts)}
+    if of_jobs := [(text, g.job) for text, (g, _) in zip(texts, graded, strict=True) if getattr(g, "job", None)]:
+        stop_if_broken([job for _, job in of_jobs])
+        metrics |= job_metrics(*zip(*of_jobs, strict=True))
+    return rewards, right, {**metrics, "invalid": len(invalid) / len(texts)}

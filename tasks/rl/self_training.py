@@ -5,8 +5,9 @@ offline_st  the warm-up model samples `samples` answers to each train question; 
 online_st   every step samples from the policy as it is, and takes one supervised step on the right answers and the gold
             ones. No KL, no wrong answers, no baseline.
 
-Right is a reward above RIGHT. Deviations: ReFT trains offline_st from the base model; both take `rft.steps` steps here.
-The loss of online_st is at the sampling temperature, as that of every algorithm of the engine kshot.
+What is right, `tasks.rl.rewards.is_right` says: the answer, not what form and length earn beside it. Deviations: ReFT
+trains offline_st from the base model; both take `rft.steps` steps here. The loss of online_st is at the sampling
+temperature, as that of every algorithm of the engine kshot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.data.records import Question
-from tasks.graders.batch import grade_all
 from tasks.models import preflight, processes
 from tasks.models.generate import answer, encode
 from tasks.models.loading import tokenizer_of
@@ -24,9 +24,9 @@ from tasks.models.validation import Validation
 from tasks.params import Rft
 from tasks.rl import trainer
 from tasks.rl.policy import Group, Policy
+from tasks.rl.rewards import grade
 from tasks.sft import fit
 
-RIGHT = 0.5
 Pair = tuple[Question, str]
 
 
@@ -41,7 +41,9 @@ def different(texts: Sequence[str], known: Sequence[str], most: int) -> list[str
 
 
 def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
-    """Right answers that the model samples itself, without those that are gold already or stand twice."""
+    """Right answers that the model samples itself, without those that are gold already or stand twice. `InvalidRewards`
+    where too many cannot be graded: they are not wrong.
+    """
     params, num = job.params, job.params.rft.self_training.samples
     asked = processes.own(job.train)
     texts = answer(
@@ -50,9 +52,9 @@ def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
         seed=job.seed,
     )  # fmt: skip
     asked = [question for question in asked for _ in range(num)]
-    graded, pairs = processes.gather(list(zip(texts, grade_all(job.grader, texts, asked), strict=True))), []
+    found, pairs = processes.gather(list(zip(texts, grade(job.grader, texts, asked)[1], strict=True))), []
     for n, question in enumerate(job.train):
-        right = [text for text, grade in graded[n * num : (n + 1) * num] if grade.reward > RIGHT]
+        right = [text for text, is_right in found[n * num : (n + 1) * num] if is_right]
         kept = different(right, job.coordinates.write(question), params.rft.self_training.most_chains)
         pairs += [(question, text) for text in kept]
     return pairs
@@ -85,11 +87,11 @@ class OnlineSelfTraining:
             if completions:
                 weights = [torch.full((len(c),), 1 / (num * len(c)), device=c.device) for c in completions]
                 self._learned.append(Group(group.prompt, completions, {"weights": torch.cat(weights)}))
-        right = processes.gather_tokens(torch.cat([group.rewards for group in groups]))[0] > RIGHT
+        right = processes.gather_tokens(torch.cat([group.right for group in groups]))[0]
         return {"right": right.float().mean().item(), "num_pairs": num}
 
     def _chosen(self, group: Group) -> list[torch.Tensor]:
-        right = [c for c, reward in zip(group.completions, group.rewards.tolist(), strict=True) if reward > RIGHT]
+        right = [c for c, is_right in zip(group.completions, group.right.tolist(), strict=True) if is_right]
         gold = self._gold.get(tuple(group.prompt.input_ids.tolist()), [])
         return list({tuple(c.tolist()): c for c in [*gold, *right]}.values())
 

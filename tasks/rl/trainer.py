@@ -211,17 +211,17 @@ class Trainer:
         texts = tokenizer_of(self.job.processor).batch_decode(rollout.completions, skip_special_tokens=True)
         each = self.params.num_generations
         questions = [self.job.train[number] for number in numbers for _ in range(each)]
-        rewards, metrics = grade(self.job.grader, texts, questions)
+        rewards, right, metrics = grade(self.job.grader, texts, questions)
         if "num_graded" in metrics:
             metrics["reasoning_tokens"] = self.job.reasoning_tokens(processes.gather(texts))
-        rewards = torch.tensor(rewards).view(len(prompts), each)
+        rewards, right = (torch.tensor(values).view(len(prompts), each) for values in (rewards, right))
         groups = []
         for n, prompt in enumerate(prompts):
             own = slice(n * each, (n + 1) * each)
             tokens = {"old_logprobs": torch.cat(rollout.logprobs[own])}
             if rollout.sampled:
                 tokens["sampled"] = torch.cat(rollout.sampled[own])
-            groups.append(Group(prompt, rollout.completions[own], tokens, rewards[n]))
+            groups.append(Group(prompt, rollout.completions[own], tokens, rewards[n], right[n]))
         return groups, metrics | self._told(prompts, rollout, rewards)
 
     def _told(self, prompts: Sequence[Prompt], rollout: Rollout, rewards: torch.Tensor) -> dict[str, float]:

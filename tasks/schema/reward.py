@@ -6,6 +6,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.schema.base import Count, NonNegative, Positive, Section, Share
 
+Isolation = Literal["auto", "landlock", "bubblewrap"]  # docs/sandbox.md
+
 
 class Rubric(Section):
     """Weights of a task's graders, normalised to sum 1: 0 shows a grader and pays nothing, null leaves it out.
@@ -98,10 +100,11 @@ class MathsReward(AnswerReward):
 
 
 class ProgramReward(AnswerReward):
-    """A program may take `seconds` and `memory_mb` in the sandbox."""
+    """A program may take `seconds` and `memory_mb` in the sandbox, which has this `isolation`."""
 
     seconds: Positive = 2.0
     memory_mb: Annotated[int, Field(ge=64)] = 512
+    isolation: Isolation = "auto"
 
 
 class RankingReward(Rubric):
@@ -130,13 +133,19 @@ class JobReward(Section):
     one when a stage makes its grader. Rewards are what it pays, in 0..1 or not.
 
     With a `response_format` an answer that is not JSON of its schema earns nothing. Model graders ask `judge_url`, or
-    OPENAI_BASE_URL where that is null, with OPENAI_API_KEY. `target` is the template of the answer that SFT is taught
-    (null: nobody knows it).
+    OPENAI_BASE_URL where that is null, with OPENAI_API_KEY: `judge_concurrency` requests at once, each answered within
+    `judge_timeout` seconds. `judge_cache` is a file of replies, so that equal requests are asked once across runs
+    (null: once a run). Python graders run in a sandbox of this `isolation`. `target` is the template of the answer that
+    SFT is taught (null: nobody knows it).
     """
 
     grader: dict[str, JsonValue]
     response_format: dict[str, JsonValue] | None = None
     judge_url: str | None = None
+    judge_timeout: Positive = 60.0
+    judge_concurrency: Count = 8
+    judge_cache: str | None = None
+    isolation: Isolation = "auto"
     target: str | None = None
 
 

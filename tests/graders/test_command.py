@@ -142,3 +142,12 @@ def test_run_names_each_bad_key(write, capsys, item, sample, names):
 def test_a_missing_file_is_named(tmp_path, capsys):
     assert main(["validate", "--grader", str(tmp_path / "none.json")]) == 2
     assert "none.json: No such file" in capsys.readouterr().err
+
+
+def test_a_question_of_a_job_is_refused_by_name_and_the_isolation_is_chosen(write, capsys):
+    check = {"type": "python", "name": "p", "source": "def grade(sample, item):\n    return 0.25"}
+    job = {"job": {"grader": check}}
+    assert main(run(write, job, {"task": "job"}, {"completion": "7"})) == 2
+    assert "task job cannot be run so; give --grader a file with what stands in job.grader" in capsys.readouterr().err
+    assert main([*run(write, check, {}, {"output_text": "7"}), "--isolation", "landlock"]) == 0
+    assert json.loads(capsys.readouterr().out)["reward"] == 0.25

@@ -8,11 +8,13 @@ import pytest
 from tasks.data.records import Question
 from tasks.graders import make_grader
 from tasks.graders.batch import InvalidRewards, grade_all, stop_if_invalid
-from tasks.graders.jobs import split_reasoning
+from tasks.graders.jobs import JobGrader, split_reasoning
 from tasks.graders.openai.schema import SpecError
+from tasks.graders.sandbox import WORKERS
 from tasks.graders.target import targets
 from tasks.params import JobReward, Reward
 from tasks.rl.rewards import grade as rewards
+from tests.graders.openai.endpoint import graded, serving
 
 GRADER = json.loads((Path(__file__).parents[1] / "openai_job" / "job.json").read_text())["method"]["reinforcement"][
     "grader"
@@ -75,7 +77,7 @@ def test_the_target_of_sft_earns_one(grade):
 
 
 def test_a_missing_variable_and_a_crash_are_counted_and_stop_nothing(grade):
-    got, metrics = rewards(grade, [GOLD] * 20, [question()] + [SEVEN] * 19)
+    got, _, metrics = rewards(grade, [GOLD] * 20, [question()] + [SEVEN] * 19)
     assert got[0] == 0.0 and got[1] == 1.0
     assert metrics["errors/exact/invalid_variable"] == metrics["errors/number/python_grader_runtime"] == 1
     assert (metrics["num_graded"], metrics["invalid"], metrics["unresponsive"]) == (20, 0.0, 0.0)
@@ -107,6 +109,51 @@ def test_a_judge_that_is_down_is_invalid_and_stops_the_run(monkeypatch):
     assert got.reward == 0.0 and got.invalid.startswith("model_grader_server: ")
     with pytest.raises(InvalidRewards, match=r"1 of 1 completions .*model_grader_server"):
         rewards(grade, [GOLD], [SEVEN])
+
+
+def python(source: str) -> dict:
+    return {"type": "python", "name": "mine", "source": f"def grade(sample, item):\n    {source}"}
+
+
+def both(part: dict) -> dict:
+    """A multi of `part` and a check."""
+    graders = {"mine": part, "exact": {**JSON_CHECK, "name": "exact", "input": "{{ sample.output_text }}"}}
+    return {"type": "multi", "name": "both", "graders": graders, "calculate_output": "mine + exact"}
+
+
+def test_a_grader_that_always_raises_stops_the_run_by_its_name():
+    grade = make_grader(Reward(job=JobReward(grader=both(python("return 1.0 / int(item['zero'])")))))
+    with pytest.raises(InvalidRewards, match=r"grader 'mine' failed on 4 of 4 .*runtime, exception: ZeroDivisionError"):
+        rewards(grade, ["7"] * 4, [question(answer="7", zero=0)] * 4)
+    assert grade("7", question(answer="7", zero=0)).reward == 1.0  # alone it is 0, as documented
+
+
+def test_a_variable_that_no_row_holds_stops_the_run_and_outputs_that_are_no_json_do_not():
+    grade = make_grader(Reward(job=JobReward(grader=JSON_CHECK)))
+    with pytest.raises(InvalidRewards, match=r"'n' failed on 4 of 4 .*item.answer"):
+        rewards(grade, ['{"n": 7}'] * 4, [question()] * 4)
+    for text in ("7, I think", '{"m": 7}'):  # both are the model's to mend
+        assert rewards(grade, [text] * 4, [SEVEN] * 4)[0] == [0.0] * 4
+
+
+def test_a_judges_replies_are_kept_in_the_file_asked_for(tmp_path):
+    with serving(lambda request, n: graded(0.5)) as server:
+        job = JobReward(grader=JUDGE, judge_url=server.url, judge_cache=str(tmp_path / "judge.sqlite"))
+        for _ in range(2):
+            assert make_grader(Reward(job=job))(GOLD, SEVEN).reward == 0.5
+        assert len(server.requests) == 1
+
+
+def test_time_out_concurrency_and_isolation_are_passed_on(monkeypatch):
+    told = {}
+    monkeypatch.setattr("tasks.graders.jobs.Judge.from_environment", lambda named, **options: told.update(options))
+    monkeypatch.setattr("tasks.graders.jobs.Sandbox", lambda **options: told.update(options))
+    monkeypatch.setattr("tasks.graders.jobs.make_batch_grader", lambda *_: lambda pairs: [])
+    job = JobReward(grader=both(python("return 1.0")), judge_timeout=5, judge_concurrency=2, isolation="bubblewrap")
+    JobGrader(job)._grade_all  # noqa: B018
+    assert told == {"isolation": "bubblewrap", "workers": WORKERS}
+    JobGrader(JobReward(**{**dict(job), "grader": JUDGE}))._grade_all  # noqa: B018
+    assert told == {"isolation": "bubblewrap", "workers": WORKERS, "timeout": 5, "concurrency": 2, "cache": None}
 
 
 def test_five_percent_may_be_invalid():

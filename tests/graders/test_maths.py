@@ -44,6 +44,8 @@ def answer(content: str, think: str = "3 + 4 = 7") -> str:
         ("-$5", "-5"), ("$-5", "-5"), ("\u22125", "-5"), ("+5", "5"), ("US$ 1,000.50", "1000.5"), ("\u20ac5", "5"),
         ("5 \u20ac", "5"), ("rs . 950", "950"), ("25%", "25"), ("25 percent", "25"), ("25%", "0.25"), ("0.25", "25%"),
         ("3/4", "0.75"), ("3 / 4", "0.75"), ("1 1/2", "1.5"), ("-1 1/2", "-1.5"), (".5", "0.5"), ("5 km/h", "5"),
+        ("2 dozen", "24"), ("2 dozen eggs", "24"), ("3 hundred", "300"), ("3 Hundred thousand", "300000"),
+        ("5k", "5000"), ("5k dollars", "5000"), ("300 K", "300"), ("5km", "5"), ("7 more apples", "7"),
         ("3 million", "3000000"), ("2.5 thousand dollars", "2500"), ("1e3", "1000"), ("7.0", "7"), ("007", "7"),
         ("0.3333", "1/3"), ("48.68", "48.68077"), ("3.0000000000000004", "3"), ("0", "0"),
     ],
@@ -64,6 +66,14 @@ def test_the_same_number_in_another_spelling(stated, gold):
         pytest.param("1,2,3", Failure.BAD_NUMBER, id="a list"),
         pytest.param("5 6 7", Failure.BAD_NUMBER, id="several"),
         pytest.param("5 or 7", Failure.BAD_NUMBER, id="two candidates"),
+        pytest.param("7 or eight", Failure.BAD_NUMBER, id="two candidates, one in letters"),
+        pytest.param("7 is wrong", Failure.BAD_NUMBER, id="taken back"),
+        pytest.param("7, not 8", Failure.BAD_NUMBER, id="one of two"),
+        pytest.param("7 not", Failure.BAD_NUMBER, id="denied"),
+        pytest.param("7 isn't it", Failure.BAD_NUMBER, id="denied in short"),
+        pytest.param("7 or so", Failure.BAD_NUMBER, id="hedged"),
+        pytest.param("7 at least", Failure.BAD_NUMBER, id="a bound"),
+        pytest.param("0.07 hundred and one", Failure.BAD_NUMBER, id="goes on in words"),
         pytest.param("7 = 7", Failure.BAD_NUMBER, id="an equation"),
         pytest.param("3 + 4", Failure.BAD_NUMBER, id="a sum: never evaluated"),
         pytest.param("__import__('os').getpid()", Failure.BAD_NUMBER, id="code: never evaluated"),
@@ -104,6 +114,12 @@ def test_any_chain_on_multiple_choice_earns_nothing():
     assert sentence("a long chain of thought", ask("c")).reward == 0
 
 
+def test_a_chain_in_words_has_its_answer_read():
+    """Published: the engine `nl` extracts None, whatever is said (issue 37)."""
+    assert parse_answer("3 + 4 = 7.\nTherefore, the answer is: 7.", "sentence").answer == "7"
+    assert sentence("3 + 4 = 7. Therefore, the answer is: $7.", ask("7")).reward == 1
+
+
 def test_commas_currency_and_units_are_read_on_both_sides():
     assert all(grade(answer(said), ask(gold)).reward == 1 for said in ("1,234", "$1234") for gold in ("1,234", "1234"))
 
@@ -123,6 +139,8 @@ def test_a_completion_that_was_cut_off_is_no_answer():
         got = sentence(cut, ask("7"))
         assert (got.reward, got.failure) == (0.0, Failure.UNCLOSED_ANSWER)
         assert sentence(cut + "\n", ask("7")).reward == 1
+    assert sentence("#### 7.", ask("7.5")).reward == 0  # cut within the number
+    assert sentence("#### 7\nAnd now", ask("7")).reward == 1 == grade(answer("7"), ask("7")).reward  # cut after it
 
 
 def test_a_right_letter_after_wrong_arithmetic_earns_nothing_where_steps_are_checked():

@@ -1,6 +1,7 @@
 """Programs: what their results are worth, and what the sandbox stops."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 
 from tasks.data.records import Question
 from tasks.graders import make_grader, programs
+from tasks.graders.batch import grade_all
 from tasks.graders.frame import Failure
 from tasks.graders.programs import parse_program
 from tasks.graders.sandbox import Failure as Ended
-from tasks.graders.sandbox import Ran
+from tasks.graders.sandbox import Ran, SandboxError
 from tasks.graders.target import targets
 from tasks.params import ProgramReward, Reward
 from tests.graders.timing import timed
@@ -39,8 +41,8 @@ def returns(monkeypatch):
     """Programs that all return one value, or fail in one way, without a sandbox."""
 
     def returns(value=None, failure=None):
-        ran = Ran(value, failure)
-        monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: lambda source, function: ran)
+        sandbox = SimpleNamespace(map=lambda calls: [Ran(value, failure) for _ in calls])
+        monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: sandbox)
 
     return returns
 
@@ -102,7 +104,7 @@ def test_the_whole_program_is_read_blank_lines_included():
     ],
 )
 def test_what_cannot_be_read_is_not_run(monkeypatch, completion, failure):
-    monkeypatch.setattr(programs, "sandboxed", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: pytest.fail("it ran"))
     got = grade(completion, ask())
     assert (got.reward, got.failure) == (0.0, failure)
 
@@ -195,4 +197,26 @@ class TestInTheSandbox:
             assert failure is None or got.failure == failure
 
     def test_one_sandbox_serves_a_process(self):
-        assert programs.sandboxed(1.0, 256) is programs.sandboxed(1.0, 256)
+        assert programs.sandboxed(1.0, 256, "auto") is programs.sandboxed(1.0, 256, "auto")
+
+    def test_many_are_graded_as_each_alone(self):
+        sources = [GOLD, "def solution():\n    return 3", "1 +", GOLD.replace("5", "5.0")] * 3
+        texts = [answer(source) for source in sources] + ["nothing"]
+        together = grade_all(grade, texts, [ask()] * len(texts))
+        assert together == [grade(text, ask()) for text in texts]
+        assert [got.reward for got in together] == [1.0, 0.1, 0.0, 1.0] * 3 + [0.0]
+
+
+def test_a_sandbox_that_breaks_in_one_call_makes_that_answer_invalid_alone(monkeypatch):
+    runs = [SandboxError("a worker ended with -9"), Ran(2)]
+    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: SimpleNamespace(map=lambda calls: runs))
+    broken, right = grade_all(grade, [answer(GOLD)] * 2, [ask()] * 2)
+    assert (broken.reward, broken.invalid) == (0.0, "the sandbox: a worker ended with -9")
+    assert (right.reward, right.invalid) == (1.0, None)
+
+
+def test_the_isolation_asked_for_is_the_sandboxs(monkeypatch):
+    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *words: pytest.fail(str(words)))
+    asks = make_grader(Reward(program=ProgramReward(answer=1, format=0, isolation="bubblewrap", **LIMITS)))
+    with pytest.raises(pytest.fail.Exception, match="bubblewrap"):
+        asks(answer(GOLD), ask())

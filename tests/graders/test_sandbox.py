@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.graders.sandbox import Failure, Limits, Sandbox, SandboxError, isolation, seccomp, worker
+from tasks.graders.sandbox import Failure, Limits, Ran, Sandbox, SandboxError, isolation, seccomp, worker
 from tasks.graders.sandbox.isolation import Isolation
 from tasks.graders.sandbox.worker import Worker
 
@@ -223,12 +223,41 @@ def test_a_python_above_the_users_files_is_refused(monkeypatch):
         Sandbox()
 
 
-def test_a_dead_worker_is_an_error_and_not_a_score():
+def test_a_worker_that_dies_in_a_call_is_an_error_of_that_call_alone():
+    with Sandbox(workers=1) as sandbox:
+        (old,) = sandbox._workers
+        zygote = psutil.Process(old.process.pid)
+
+        def kill():
+            wait_until(zygote.children)
+            os.killpg(zygote.pid, signal.SIGKILL)
+
+        threading.Thread(target=kill).start()
+        with pytest.raises(SandboxError, match="ended with -9"):
+            sandbox.call("def f():\n    while True: pass", "f")
+        assert sandbox.call("def f(): return 1", "f").value == 1
+        assert sandbox._workers != [old] and not os.path.exists(old.scratch)
+
+
+def test_dead_workers_are_replaced_and_every_call_has_its_value():
+    with Sandbox(workers=3) as sandbox:
+        for dead in sandbox._workers[1:]:
+            os.killpg(dead.process.pid, signal.SIGKILL)
+            dead.process.wait()
+        runs = sandbox.map([("def f(x): return x", "f", (n,)) for n in range(30)])
+        assert [ran.value for ran in runs] == list(range(30))
+        assert len(sandbox._workers) == 3
+
+
+def test_where_no_worker_can_be_started_each_call_is_an_error_until_one_can(monkeypatch):
     with Sandbox(workers=1) as sandbox:
         os.killpg(sandbox._workers[0].process.pid, signal.SIGKILL)
-        for _ in range(2):
-            with pytest.raises(SandboxError, match="ended with -9"):
-                sandbox.call("def f(): return 1", "f")
+        sandbox._workers[0].process.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(Isolation, "command", lambda self, limits: ["/bin/false"])
+            errors = sandbox.map([("def f(): return 1", "f", ())] * 2)
+            assert [str(error)[:24] for error in errors] == ["a worker ended with 1: n"] * 2
+        assert sandbox.call("def f(): return 1", "f").value == 1
 
 
 def test_closed_it_runs_nothing_and_leaves_nothing():
@@ -267,8 +296,7 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             sandbox.call("def f(): return 'old'", "f")
         monkeypatch.undo()
-        with pytest.raises(SandboxError):
-            sandbox.call("def f(): return 'new'", "f")
+        assert sandbox.call("def f(): return 'new'", "f").value == "new"
 
 
 # The filter.
@@ -301,8 +329,14 @@ def test_another_machine_is_refused_by_name():
 def test_two_thousand_honest_calls_all_return(kind):
     if kind == "bubblewrap" and not shutil.which("bwrap"):
         pytest.skip("bubblewrap is not installed")
-    calls = [(GRADER, "grade", ({"output_text": str(i % 2)}, {"answer": "1"})) for i in range(2000)]
-    with Sandbox(isolation=kind) as sandbox:
-        runs = sandbox.map(calls)
+    with Sandbox(isolation=kind) as sandbox, ThreadPoolExecutor(2) as threads:
+
+        def timed(i: int) -> tuple[Ran, float]:
+            began = time.perf_counter()
+            ran = sandbox.call(GRADER, "grade", {"output_text": str(i % 2)}, {"answer": "1"})
+            return ran, time.perf_counter() - began
+
+        runs, seconds = zip(*threads.map(timed, range(2000)), strict=True)
     assert [(ran.value, ran.failure) for ran in runs] == [(float(i % 2), None) for i in range(2000)]
-    assert statistics.median(ran.seconds for ran in runs) < 1  # a crowded machine; benchmarks/sandbox.py measures
+    crowd = max(1.0, os.getloadavg()[0] / os.cpu_count())  # how many want each core: 1 where the machine is ours
+    assert statistics.median(seconds) < 0.020 * crowd

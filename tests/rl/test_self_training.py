@@ -1,7 +1,10 @@
 """Self-training: only right and gold answers are learned from, each once."""
 
+import pytest
 import torch
 
+from tasks.graders import Grade
+from tasks.graders.batch import InvalidRewards
 from tasks.models.prompts import Prompt
 from tasks.rl.policy import Group
 from tasks.rl.self_training import OnlineSelfTraining, different, gold_tokens, right_samples
@@ -12,7 +15,8 @@ def tokens(*ids: int) -> torch.Tensor:
 
 
 def group(prompt: int, completions: list, rewards: list) -> Group:
-    return Group(Prompt(tokens(prompt), tokens(0)[None]), completions, {}, torch.tensor(rewards))
+    rewards = torch.tensor(rewards)
+    return Group(Prompt(tokens(prompt), tokens(0)[None]), completions, {}, rewards, rewards == 1)
 
 
 def learned(algorithm, groups) -> list[list[list[int]]]:
@@ -23,7 +27,7 @@ def learned(algorithm, groups) -> list[list[list[int]]]:
 def test_online_learns_the_right_completions_once_and_the_gold_ones():
     algorithm = OnlineSelfTraining(None, None, {(1,): [tokens(9, 9)]})
     a, b, c = tokens(5, 6, 7), tokens(5, 6), tokens(8)
-    groups = [group(1, [a, a, b, tokens(9, 9)], [1.0, 1.0, 0.1, 0.9]), group(2, [a, c], [0.5, float("nan")])]
+    groups = [group(1, [a, a, b, tokens(9, 9)], [1.0, 1.0, 0.9, 1.0]), group(2, [a, c], [0.5, float("nan")])]
     metrics = algorithm.prepare(groups)
     assert learned(algorithm, groups) == [[[9, 9], [5, 6, 7]]]  # nothing of the second group
     assert metrics == {"right": 0.5, "num_pairs": 2}
@@ -56,6 +60,15 @@ def test_offline_keeps_right_samples_only(make_job, monkeypatch):
         lambda *args, **kwargs: [t for n in range(len(job.train)) for t in answers.get(n, [""] * samples)],
     )
     assert right_samples(job, None) == [(job.train[0], told)]
+
+
+def test_offline_stops_where_nobody_grades(make_job, monkeypatch):
+    job = make_job("offline_st")
+    monkeypatch.setattr("tasks.rl.self_training.answer", lambda *args, **kwargs: [""] * (len(job.train) * samples))
+    samples = job.params.rft.self_training.samples
+    job.grader = lambda text, question: Grade(0.0, {}, None, invalid="model_grader_server: down")
+    with pytest.raises(InvalidRewards, match="model_grader_server: down"):
+        right_samples(job, None)
 
 
 def test_gold_answers_are_found_by_their_prompt_and_end_their_turn(make_job):

@@ -20,16 +20,16 @@ DETAILS = {
 }
 
 
-def run_grader(spec: Spec, sample: dict, item: dict) -> dict:
-    """The answer of `graders/run`. A sandbox and a judge are started where the spec needs them, the judge from
-    OPENAI_BASE_URL and OPENAI_API_KEY; ValueError where they are not set.
+def run_grader(spec: Spec, sample: dict, item: dict, isolation: str = "auto") -> dict:
+    """The answer of `graders/run`. A sandbox of this isolation and a judge are started where the spec needs them, the
+    judge from OPENAI_BASE_URL and OPENAI_API_KEY; ValueError where they are not set.
     """
     parts = list(spec.graders.values()) if isinstance(spec, Multi) else [spec]
     with ExitStack() as stack:
         judged = any(isinstance(part, ScoreModel | LabelModel) for part in parts)
         judge = stack.enter_context(Judge.from_environment()) if judged else None
         programmed = any(isinstance(part, Python) for part in parts)
-        sandbox = stack.enter_context(Sandbox(workers=1)) if programmed else None
+        sandbox = stack.enter_context(Sandbox(isolation=isolation, workers=1)) if programmed else None
         return answer(spec, make_openai_grader(spec, sandbox, judge)(sample, item))
 
 

@@ -129,12 +129,11 @@ def _similarity(spec: TextSimilarity, context: Context) -> float:
 
 def _run_python(spec: Python, sandbox: Sandbox, contexts: Sequence[Context]) -> list[Score]:
     calls = [(spec.source, "grade", ({"output_json": None, **c.sample}, c.item)) for c in contexts]
-    try:
-        runs = sandbox.map(calls)
-    except SandboxError as error:
-        return [Score(failure=Failure.PYTHON_GRADER_SERVER, detail=str(error)) for _ in calls]
     scores = []
-    for ran in runs:
+    for ran in sandbox.map(calls):
+        if isinstance(ran, SandboxError):
+            scores.append(Score(failure=Failure.PYTHON_GRADER_SERVER, detail=str(ran)))
+            continue
         value = finite(ran.value)
         detail = f"{ran.failure}: {ran.error}" if ran.failure else f"grade returned {str(ran.value)[:100]!r}, no number"
         if ran.failure or value is None:

@@ -7,7 +7,7 @@
 filter of system calls; `isolation` chooses what separates it from the machine, and tries to get out.
 """
 
-from tasks.graders.sandbox.pool import Sandbox
+from tasks.graders.sandbox.pool import WORKERS, Sandbox, isolations
 from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
 
-__all__ = ["Failure", "Limits", "Ran", "Sandbox", "SandboxError"]
+__all__ = ["WORKERS", "Failure", "Limits", "Ran", "Sandbox", "SandboxError", "isolations"]

@@ -19,7 +19,7 @@ LEAVING = 5.0  # seconds to end by itself
 
 
 class Worker:
-    """SandboxError, and then at every later call, where it cannot be started, breaks, or a probe gets out of it."""
+    """SandboxError where it cannot be started, a probe gets out of it, or it breaks: it has `ended` then, for good."""
 
     def __init__(self, isolation: Isolation, limits: Limits):
         self.limits = limits
@@ -65,6 +65,10 @@ class Worker:
         if failure is not None:
             return Ran(failure=Failure(failure), error=short(error), seconds=seconds)
         return Ran(value, seconds=seconds)
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
 
     def close(self) -> None:
         """End the zygote and remove its folder."""

@@ -186,7 +186,7 @@ def test_what_is_no_json_is_none_to_python(sandbox, text):
 def test_a_broken_sandbox_is_counted_not_raised():
     class Broken:
         def map(self, calls):
-            raise SandboxError("the worker is gone")
+            return [SandboxError("the worker is gone") for _ in calls]
 
     grade = grade_with(PYTHON, "", {}, sandbox=Broken())
     assert (grade.reward, grade.failures) == (0.0, {Failure.PYTHON_GRADER_SERVER: 1})
