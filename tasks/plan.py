@@ -12,10 +12,12 @@ with torch.utils.flop_counter, memory with measurements on a CPU to a third; the
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import reduce
 from math import ceil
+from operator import getitem
 from pathlib import Path
 
-from tasks.params import Params, ParamsError, load_params
+from tasks.params import Params, ParamsError, load_params, validate
 from tasks.planning import memory
 from tasks.planning.machines import GPUS, USABLE, Gpu
 from tasks.planning.memory import Load, Memory
@@ -29,9 +31,16 @@ ADAPTER = {"r": 64, "alpha": 128.0, "dropout": 0.0, "target_modules": "all-linea
 KNOBS = {
     "rft": ("rft.micro_batch_tokens", "rft.prompts_per_step", "rft.num_generations", "grade.batch_size"),
     "sft": ("sft.batch_size", "grade.batch_size"),
+    "offline_st": ("rft.self_training.batch_size", "grade.batch_size"),
 }
-STAGES = {"sft": memory.sft, "rft": memory.rft}
+STAGES = {"sft": memory.sft, "rft": memory.rft, "offline_st": memory.offline_st}
 Needed = Callable[[Params], Memory]
+
+
+def trained_stages(params: Params) -> list[str]:
+    """Those of STAGES that the grid has: self-training on samples is supervised, all other RFT is of one kind."""
+    rft = ["rft"] * (params.grid.algorithm != ["offline_st"])
+    return ["sft", *rft, *(["offline_st"] * ("offline_st" in params.grid.algorithm))]
 
 
 def load_of(params: Params, size: tuple[int, int], prompt_tokens: int | None) -> Load:
@@ -43,27 +52,34 @@ def load_of(params: Params, size: tuple[int, int], prompt_tokens: int | None) ->
 
 
 def changed(params: Params, key: str, value: object) -> Params:
-    """With one setting changed; `key` as in params.yaml."""
-    section, name = key.split(".")
+    """With one setting changed; `key` as in params.yaml. ParamsError where it cannot be."""
     raw = params.model_dump()
-    raw[section][name] = value
-    return Params.model_validate(raw)
+    *sections, name = key.split(".")
+    reduce(getitem, sections, raw)[name] = value
+    return validate(raw, key)
 
 
 def fixes(params: Params, stage: str, needed: Needed, there: float) -> Iterator[str]:
     """Single settings with which a stage fits, as they are typed."""
     lowest = {"rft.num_generations": 2}
     for key in KNOBS[stage]:
-        section, name = key.split(".")
-        value = getattr(getattr(params, section), name)
+        value = reduce(getattr, key.split("."), params)
         while value > lowest.get(key, 1):
             value = max(value // 2, lowest.get(key, 1))
-            if needed(changed(params, key, value)).peak <= there:
+            if fitting(params, key, value, needed, there):
                 yield f"{key}={value}"
                 break
     for words, key, value in models(params):
-        if needed(changed(params, key, value)).peak <= there:
+        if fitting(params, key, value, needed, there):
             yield words
+
+
+def fitting(params: Params, key: str, value: object, needed: Needed, there: float) -> bool:
+    """Whether a stage fits with one setting changed, if it may be: a batch must share out over the processes."""
+    try:
+        return needed(changed(params, key, value)).peak <= there
+    except ParamsError:
+        return False
 
 
 def models(params: Params) -> Iterator[tuple[str, str, object]]:
@@ -98,12 +114,12 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def memory_lines(params: Params, stage: str, load: Load, gpu: Gpu, processes: int) -> Iterator[str]:
+def memory_lines(params: Params, stage: str, load: Load, gpu: Gpu) -> Iterator[str]:
     """What a process of a stage holds, whether it fits, and what makes it fit."""
     there = gpu.memory * USABLE
 
-    def needed(params: Params, sharded: bool = False) -> Memory:
-        return STAGES[stage](params, shapes(params.model), load, processes, sharded)
+    def needed(params: Params) -> Memory:
+        return STAGES[stage](params, shapes(params.model), load, gpu)
 
     found = needed(params)
     held = {**found.kept, **found.moments[found.worst]}
@@ -114,28 +130,29 @@ def memory_lines(params: Params, stage: str, load: Load, gpu: Gpu, processes: in
         return
     told = all_fixes(params, stage, needed, there)
     yield f"  fits with {', or '.join(told)}" if told else "  no two settings make it fit: take a smaller model"
-    if processes > 1:
-        share = needed(params, sharded=True).peak
-        yield f"  sharded over the processes (FSDP): {gigabytes(share)}, {'fits' if share <= there else 'does not fit'}"
+    if stage == "rft" and params.launch.backend == "ddp" and not (params.model.lora and params.model.lora.quantize):
+        share = needed(changed(params, "launch.backend", "fsdp")).peak
+        yield f"  launch=fsdp: {gigabytes(share)}, {'fits' if share <= there else 'does not fit'}"
 
 
-def report(params: Params, gpu_name: str, processes: int, load: Load, questions: tuple[int, int, int]) -> str:
-    gpu, sizes = GPUS[gpu_name], shapes(params.model)
+def report(params: Params, gpu_name: str, load: Load, questions: tuple[int, int, int]) -> str:
+    gpu, sizes, launch = GPUS[gpu_name], shapes(params.model), params.launch
     learns = "beside them learn, in an adapter" if sizes.adapter else "of them learn"
     lines = [
-        f"{params.study}: {params.model.path} on {processes} x {gpu_name} ({gigabytes(gpu.memory)} each)",
+        f"{params.study}: {params.model.path} on {launch.num_processes} x {gpu_name} ({gigabytes(gpu.memory)} each), "
+        f"launch {launch.backend}",
         "",
         f"parameters: {sizes.total:,}, {sizes.trained:,} {learns}",
         f"a prompt: {load.prompt:,} tokens, {load.picture.tokens:,} the picture's; an answer: {load.completion:,}",
         "",
         f"memory of a process, of which {gigabytes(gpu.memory * USABLE)} can be used:",
-        *(line for stage in STAGES for line in memory_lines(params, stage, load, gpu, processes)),
+        *(line for stage in trained_stages(params) for line in memory_lines(params, stage, load, gpu)),
         "",
         f"{'':14}{'tokens':>12}{'PFLOPs':>12}{'seconds':>12}",
     ]
-    study = Study(params, sizes, load, gpu, processes)
+    study = Study(params, sizes, load, gpu)
     rows = {"sft, a step": study.sft_step(params.sft.batch_size)}
-    rows |= {f"{name}, a step": study.rft_step(name) for name in params.grid.algorithm if name in ("grpo", "ppo")}
+    rows |= {f"{name}, a step": study.rft_step(name) for name in params.grid.algorithm}
     stages = study.stages(*questions)
     rows |= {f"{name}, a run": cost for name, cost in stages.items()}
     rows["the study"] = study.total(stages)
@@ -145,6 +162,16 @@ def report(params: Params, gpu_name: str, processes: int, load: Load, questions:
 
 def cost_line(name: str, cost: Cost) -> str:
     return f"{name:14}{cost.tokens:12,.0f}{cost.flops / 1e15:12,.2f}{cost.seconds:12,.1f}"
+
+
+def on_processes(params: Params, num: int | None) -> Params:
+    """With `num` processes in place of those of `launch`, if given; sharded if those are. ParamsError for a number over
+    which the batches do not share out.
+    """
+    if num is None:
+        return params
+    several = "ddp" if params.launch.backend == "single" else params.launch.backend
+    return changed(params, "launch", {"backend": several if num > 1 else "single", "num_processes": num})
 
 
 def pixels(text: str) -> tuple[int, int]:
@@ -158,16 +185,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--gpu", choices=GPUS, default="H100")
-    parser.add_argument("--processes", type=int, default=1, help="GPUs, each with a share of every batch")
+    parser.add_argument("--processes", type=int, help="GPUs, each with a share of every batch (default: as in launch)")
     parser.add_argument("--picture", type=pixels, default=(640, 480), metavar="WxH")
     parser.add_argument("--prompt-tokens", type=int, help="of words, without the picture")
     for split, number in (("train", 64), ("val", 100), ("test", 1000)):
         parser.add_argument(f"--{split}", type=int, default=number, help=f"questions (default {number})")
     args = parser.parse_args()
     try:
-        params = load_params(args.params)
+        params = on_processes(load_params(args.params), args.processes)
         load = load_of(params, args.picture, args.prompt_tokens)
-        print(report(params, args.gpu, args.processes, load, (args.train, args.val, args.test)))
+        print(report(params, args.gpu, load, (args.train, args.val, args.test)))
     except (ParamsError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -144,15 +144,63 @@ def test_activations_are_those_measured_to_a_third(twins, family):
 
 def test_what_a_model_keeps_is_counted_by_hand():
     sizes = shapes(named("Qwen/Qwen3-0.6B"))
-    kept = memory.kept(sizes, named("Qwen/Qwen3-0.6B"), reference=True, sharded_over=1)
+    kept = memory.kept(sizes, named("Qwen/Qwen3-0.6B"), reference=True)
     number = PUBLISHED["Qwen3-0.6B"]
-    assert kept == {"weights": 2 * number, "reference": 2 * number, "gradients and Adam": 6 * number}
-    halves = memory.kept(sizes, named("Qwen/Qwen3-0.6B"), reference=True, sharded_over=2)
-    assert sum(halves.values()) == sum(kept.values()) / 2
+    assert kept == {"weights": 2 * number, "reference": 2 * number, "Adam": 4 * number}
+    assert memory.learning(sizes, named("Qwen/Qwen3-0.6B")) == {"gradients": 2 * number}
     lora = named("Qwen/Qwen3-0.6B", lora=LORA)
-    assert "reference" not in memory.kept(shapes(lora), lora, reference=True, sharded_over=1)
+    assert "reference" not in memory.kept(shapes(lora), lora, reference=True)
     four = named("Qwen/Qwen3-0.6B", lora={**LORA, "quantize": "nf4"})
     assert memory.weights(shapes(four), four) < 0.6 * memory.weights(shapes(lora), lora)
+
+
+def test_processes_share_the_decoder_layers_alone():
+    """Qwen3-0.6B: 28 layers of 15,730,944; 155,583,488 weights outside are whole, and so is the reference."""
+    model, number, layers = named("Qwen/Qwen3-0.6B"), PUBLISHED["Qwen3-0.6B"], 28 * 15_730_944
+    sizes, held = shapes(model), number - layers * 3 / 4
+    assert sizes.decoder.all == layers
+    assert memory.kept(sizes, model, reference=True, shards=4) == {
+        "weights": 2 * held, "reference": 2 * number, "Adam": 4 * held,
+    }  # fmt: skip
+    assert memory.learning(sizes, model, shards=4) == {"gradients": 2 * held, "layers at work": 3 * 2 * 15_730_944}
+    assert memory.answering(sizes, model, 0, shards=4)["layers whole"] == 2 * layers
+
+
+def together(params, backend: str, num: int):
+    return plan.changed(params, "launch", {"backend": backend, "num_processes": num})
+
+
+def test_weights_and_a_reference_that_are_whole_in_every_process_are_counted_whole():
+    """Qwen2-VL-7B in float32 over 8: both take 66.3 GB at the rollout, however many processes there are."""
+    params, load = together(big(dtype="float32"), "fsdp", 8), Load(500, 128, Picture())
+    found = memory.rft(params, shapes(params.model), load, GPUS["H100"])
+    whole = {**found.kept, **found.moments["rollout"]}
+    assert whole["weights"] + whole["layers whole"] > 33.1e9 and whole["reference"] > 33.1e9
+    assert found.peak > 66.3e9
+
+
+def test_supervised_steps_are_not_sharded(capsys, monkeypatch):
+    params, load = big(), Load(500, 128, Picture())
+    held = [memory.sft(together(params, name, 8), shapes(params.model), load, GPUS["H100"]) for name in ("ddp", "fsdp")]
+    assert held[0] == held[1]
+    for stage, sharded in (("sft", False), ("rft", True)):
+        told = "\n".join(plan.memory_lines(together(params, "ddp", 8), stage, load, GPUS["4090"]))
+        assert "DOES NOT FIT" in told and ("launch=fsdp" in told) == sharded
+
+
+def test_a_batch_that_does_not_share_out_is_no_fix():
+    params = together(big(lora=LORA), "ddp", 8)
+    assert not plan.fitting(params, "rft.prompts_per_step", 4, lambda params: memory.Memory({}, {"step": {}}), 1.0)
+
+
+def test_vllm_has_its_share_of_the_gpu_at_the_rollout_and_without_sleep_always():
+    load, gpu, lora = Load(500, 128, Picture()), GPUS["H100"], big(lora=LORA)
+    for sleep in (True, False):
+        vllm = {"mode": "colocated", "memory_share": 0.3, "sleep": sleep, "max_importance": 2.0}
+        params = plan.changed(lora, "rft.vllm", vllm)
+        moments = memory.rft(params, shapes(params.model), load, gpu).moments
+        assert moments["rollout"] == {"vLLM": 0.3 * gpu.memory}
+        assert ("vLLM" in moments["update"]) == (not sleep) and "activations" in moments["update"]
 
 
 def test_pictures_take_the_tokens_that_the_processors_make():
@@ -176,7 +224,7 @@ def big(**changed):
 def test_what_does_not_fit_is_told_with_the_settings_that_do():
     """7B whole: 8.3 G weights take 16.6 GB, as much as the reference, and three times that for the update."""
     load = Load(500, 128, Picture())
-    needed = lambda params: memory.rft(params, shapes(params.model), load)  # noqa: E731
+    needed = lambda params: memory.rft(params, shapes(params.model), load, GPUS["4090"])  # noqa: E731
     there = GPUS["4090"].memory * 0.9
     assert needed(big()).peak > there
     told = plan.all_fixes(big(), "rft", needed, there)
@@ -195,12 +243,52 @@ def test_the_command_prints_a_plan_of_the_shipped_study(capsys, monkeypatch):
     assert "not been checked on a GPU" in shown
 
 
+def study_of(params) -> plan.Study:
+    return plan.Study(params, shapes(params.model), Load(500, 128, Picture()), GPUS["H100"])
+
+
 def test_twice_the_processes_take_less_time_for_the_same_work():
-    load = Load(500, 128, Picture())
-    params, sizes = big(lora=LORA), shapes(big(lora=LORA).model)
-    one, two = (plan.Study(params, sizes, load, GPUS["H100"], number).rft_step("grpo") for number in (1, 2))
-    assert one.flops == two.flops
-    assert 0.4 * one.seconds < two.seconds < one.seconds
+    one, two = (study_of(together(big(lora=LORA), *many)) for many in (("single", 1), ("ddp", 2)))
+    steps = [study.rft_step("grpo") for study in (one, two)]
+    assert steps[0].flops == steps[1].flops
+    assert 0.4 * steps[0].seconds < steps[1].seconds < steps[0].seconds
+    assert one.stages(64, 4, 1000)["grade"] == two.stages(64, 4, 1000)["grade"]  # of one process
+
+
+def test_self_training_on_samples_is_supervised_steps_and_the_samples():
+    params = big(lora=LORA)
+    grid = {"algorithm": ["offline_st"], "policy": ["sft", "offline_st"], "k": [4], "seed": [0]}
+    params = plan.changed(params, "grid", {**grid, "matched": "data", "init": params.grid.init})
+    study, settings = study_of(params), params.rft.self_training
+    step = study.sft_step(settings.batch_size)
+    assert study.rft_step("offline_st") == step
+    found = study.stages(10, 0, 0)["offline_st"]
+    checks = 1 + params.rft.steps // params.rft.eval_steps
+    checked = study.answers(0, 1, params.grade.max_new_tokens).times(checks)
+    sampled = 10 * (500 + settings.samples * params.rft.max_completion_length)
+    assert found.tokens == step.tokens * params.rft.steps + checked.tokens + sampled
+    assert plan.trained_stages(params) == ["sft", "offline_st"]
+
+
+def test_self_training_on_rollouts_has_no_reference_and_one_update():
+    params = plan.changed(big(lora=LORA), "rft.beta", 0.0)
+    online, grpo = (study_of(params).rft_step(name) for name in ("online_st", "grpo"))
+    assert online == grpo
+    assert study_of(plan.changed(params, "rft.beta", 0.04)).rft_step("online_st") == online
+
+
+def test_a_reward_model_is_paid_for_once_a_policy():
+    params = plan.changed(big(lora=LORA), "grade.samples", 4)
+    without = study_of(params).stages(10, 4, 20)
+    study = study_of(plan.changed(params, "grid.rerank", ["sft", "grpo"]))
+    found = study.stages(10, 4, 20)
+    num, length = params.reward_model.samples, params.grade.max_new_tokens
+    passes = params.reward_model.epochs * (10 + 4) * num + 20 * 4
+    assert "rerank" not in without
+    assert found["rerank"].tokens == 14 * (500 + num * length) + passes * (500 + length)
+    points = len(params.grid.k) * len(params.grid.seed)
+    more = study.total(found).tokens - study_of(params).total(without).tokens
+    assert more == pytest.approx(2 * points * found["rerank"].tokens)
 
 
 def test_a_bad_file_ends_with_2(tmp_path, monkeypatch, capsys):

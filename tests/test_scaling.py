@@ -3,19 +3,25 @@
 Minutes long. `make test-clusters` installs what they need.
 """
 
+import contextlib
 import hashlib
 import importlib.util
+import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.flows.test_pipeline import environment as prefect_server  # noqa: F401  (a fixture)
 from tests.flows.test_pipeline import until
-from tests.test_main_job import ENV, TINY, checkout, commit, run  # noqa: F401  (a fixture)
+from tests.test_main_job import ENV, TINY, checkout, commit, make_checkout, run  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.slow
 
@@ -24,25 +30,68 @@ def needs(package: str, extra: str):
     return pytest.mark.skipif(not importlib.util.find_spec(package), reason=f"pip install -e '.[{extra}]'")
 
 
-def weights(workspace: Path) -> dict[str, str]:
-    """Policy -> hash of its weights."""
-    files = (workspace / "policies").glob("*/model.safetensors")
-    return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+def tell(command: Sequence[str], folder: Path, environment: dict[str, str] = ENV) -> str:
+    """What a command says on both channels; AssertionError with the end of it where it fails."""
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
+def dvc(folder: Path, *words: str, environment: dict[str, str] = ENV) -> str:
+    return tell([sys.executable, "-m", "dvc", *words], folder, environment)
+
+
+def results(workspace: Path) -> dict[str, str]:
+    """File -> hash of what a study has found: data, weights, every answer, curves, and all metrics but durations."""
+    hashed = ("data/**/*", "policies/*/*.safetensors", "grades/*/*.jsonl", "curves/*/*.csv", "report/results.csv")
+    files = [file for pattern in hashed for file in workspace.glob(pattern) if file.is_file()]
+    found = {file: file.read_bytes() for file in files}
+    for file in [*workspace.glob("grades/*/metrics.json"), workspace / "report" / "metrics.json"]:
+        told = json.loads(file.read_text())
+        told.pop("seconds", None)
+        found[file] = json.dumps(told).encode()
+    return {str(file.relative_to(workspace)): hashlib.sha256(content).hexdigest() for file, content in found.items()}
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory) -> Path:
+    """A checkout where plain `dvc repro` has run a whole tiny study in one process, committed."""
+    folder = make_checkout(tmp_path_factory.mktemp("repro"))
+    tell([sys.executable, "-m", "flows.compose", *TINY], folder)
+    dvc(folder, "repro")
+    commit(folder)
+    return folder
+
+
+def training_worker(workspace: Path) -> int | None:
+    """The worker under which a stage trains by RL there, if one does."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "tasks.rft" in (process.info["cmdline"] or []) and Path(process.cwd()) == workspace:
+                above = process.parents()
+                return next((p.ppid() for p in above if "supervise.py" in " ".join(p.cmdline())), None)
+    return None
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "a worker killed in rft"])
 @pytest.mark.parametrize(
     "runner",
     [pytest.param("dask", marks=needs("prefect_dask", "dask")), pytest.param("ray", marks=needs("ray", "ray"))],
 )
-def test_workers_train_the_weights_that_a_single_process_trains(checkout, runner):  # noqa: F811
-    """The warm-up and SFT beside each other on two workers, then in turn in one process."""
-    run(checkout, sys.executable, "-m", "flows.compose", *TINY)
-    run(checkout, sys.executable, "-m", "flows.pipeline", "sft", "warmup", "--runner", runner)
-    on_workers = weights(checkout)
-    shutil.rmtree(checkout / ".dvc" / "cache")
-    run(checkout, sys.executable, "-m", "dvc", "repro", "-f", "sft@1-0", "warmup@1-0")
-    assert set(on_workers) == {"sft-1-0", "warmup-1-0"}
-    assert weights(checkout) == on_workers
+def test_a_sweep_on_two_workers_finds_what_a_single_process_finds(checkout, repro, runner, kill):  # noqa: F811
+    """Whole: prepare to report, file by file, in a checkout with a cache of its own."""
+    words = [sys.executable, "-m", "flows.sweep", *TINY, f"cluster.runner={runner}", "cluster.limit=2"]
+    environment = {**ENV, "PREFECT_HOME": str(checkout / ".rft" / "prefect")}
+    environment.pop("PREFECT_API_URL", None)
+    (checkout / ".rft").mkdir()
+    with (checkout / ".rft" / "said").open("w+") as said:
+        sweep = subprocess.Popen(words, cwd=checkout, env=environment, stdout=said, stderr=subprocess.STDOUT)
+        if kill:
+            until(lambda: training_worker(checkout) or sweep.poll() is not None, 900)
+            os.kill(training_worker(checkout), signal.SIGKILL)
+        assert sweep.wait(1800) == 0, (checkout / ".rft" / "said").read_text()[-3000:]
+    assert results(checkout) == results(repro)
+    assert "Running stage" not in dvc(checkout, "repro")  # dvc.lock is whole, and holds what lies there
 
 
 # a report that shows the study's beta, takes a while, and appends to a file that no other study may write to
@@ -121,30 +170,24 @@ def bucket():
 
 @needs("moto", "clusters")
 @needs("dvc_s3", "s3")
-def test_after_push_wipe_and_pull_from_s3_there_is_nothing_to_run(checkout, bucket):  # noqa: F811
+def test_after_push_wipe_and_pull_from_s3_there_is_nothing_to_run(repro, bucket, tmp_path):
+    """A whole study, and a clone that has of it what git holds alone."""
     address, environment = bucket
-
-    def dvc(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=checkout, env=environment,
-                              capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    run(checkout, sys.executable, "-m", "flows.compose", *TINY)
-    dvc("repro", "slice")
-    commit(checkout)
-    dvc("remote", "add", "-d", "s3", "s3://kshot/cache")
-    dvc("remote", "modify", "s3", "endpointurl", address)
-    dvc("push", "--run-cache")
-    pool = sorted((checkout / "data").rglob("*.*"))
-    shutil.rmtree(checkout / ".dvc" / "cache")
-    shutil.rmtree(checkout / "data")
-    dvc("pull", "--run-cache", "slice", "prepare")
-    assert sorted((checkout / "data").rglob("*.*")) == pool
-    assert "Running stage" not in dvc("repro", "slice")
-    shutil.rmtree(checkout / "data")
-    shutil.rmtree(checkout / ".dvc" / "cache")
-    (checkout / "dvc.lock").unlink()  # a clone that never ran this study: the run-cache knows it all the same
-    said = dvc("repro", "--pull", "slice")
+    first, clone = tmp_path / "first", tmp_path / "clone"
+    shutil.copytree(repro, first, symlinks=True)
+    dvc(first, "remote", "add", "-d", "s3", "s3://kshot/cache")
+    dvc(first, "remote", "modify", "s3", "endpointurl", address)
+    commit(first)
+    dvc(first, "push", "--run-cache", environment=environment)
+    found = results(first)
+    shutil.rmtree(first / ".dvc" / "cache")  # the clone can have none of it
+    tell(["git", "clone", "-q", str(first), str(clone)], tmp_path)
+    dvc(clone, "pull", "--run-cache", environment=environment)
+    assert results(clone) == found
+    assert "Running stage" not in dvc(clone, "repro", environment=environment)
+    shutil.rmtree(clone / "data")
+    shutil.rmtree(clone / ".dvc" / "cache")
+    (clone / "dvc.lock").unlink()  # a clone that never ran this study: the run-cache knows it all the same
+    said = dvc(clone, "repro", "--pull", "slice", environment=environment)
     assert "Running stage" not in said and "is cached" in said
-    assert sorted((checkout / "data").rglob("*.*")) == pool
+    assert results(clone) == found

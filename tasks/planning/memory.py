@@ -6,10 +6,13 @@ not in it: leave a tenth.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from tasks.params import Model, Params
+from tasks.planning.machines import Gpu
 from tasks.planning.shapes import Picture, Shapes
 from tasks.rl.logprobs import CHUNK
+from tasks.schema.vllm import Colocated
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 FOUR_BITS = 0.52  # bytes a weight, with its share of the scales (QLoRA, arXiv 2305.14314, section 3)
@@ -49,18 +52,46 @@ def weights(shapes: Shapes, model: Model) -> float:
     return small * FOUR_BITS + (shapes.total - small) * size
 
 
-def kept(shapes: Shapes, model: Model, reference: bool, sharded_over: int) -> dict[str, float]:
-    """`sharded_over`: processes that share weights, gradients and Adam (FSDP); 1: each holds all (DDP)."""
+def kept(shapes: Shapes, model: Model, reference: bool, shards: int = 1) -> dict[str, float]:
+    """What is there all the time; gradients are not. `shards`: processes that share the decoder layers' weights and
+    Adam's state (FSDP); the rest, and a reference that is a copy, are whole in each.
+    """
     held = weights(shapes, model)
-    # PEFT holds an adapter in float32 beside weights in half precision
-    trained = shapes.trained * (4 if shapes.adapter else BYTES[model.dtype])
+    base, learned, layers_learned = _layers(shapes, model)
+    away = 1 - 1 / shards  # of the layers, with the other processes
     parts = {
-        "weights": held,
+        "weights": held - base * away,
         "reference": held if reference and not shapes.adapter else 0,
-        "adapter": trained if shapes.adapter else 0,
-        "gradients and Adam": 3 * trained,
+        "adapter": learned - layers_learned * away if shapes.adapter else 0,
+        "Adam": 2 * (learned - layers_learned * away),
     }
-    return {name: size / sharded_over for name, size in parts.items() if size}
+    return {name: size for name, size in parts.items() if size}
+
+
+def _layers(shapes: Shapes, model: Model) -> tuple[float, float, float]:
+    """Bytes of the decoder layers without adapters, of all that learns, and of what of it is in the decoder layers.
+    PEFT holds an adapter in float32 beside weights in half precision.
+    """
+    size = BYTES[model.dtype]
+    own = 4 if shapes.adapter else size
+    base = shapes.decoder.frozen if shapes.adapter else shapes.decoder.all
+    return base * size, shapes.trained * own, shapes.decoder.trained * own
+
+
+def learning(shapes: Shapes, model: Model, shards: int = 1) -> dict[str, float]:
+    """What an update holds beside: gradients, and of sharded layers two whole at a time, with a gradient."""
+    base, learned, layers_learned = _layers(shapes, model)
+    if shards == 1:
+        return {"gradients": learned}
+    whole = 3 * (base + layers_learned * shapes.adapter) / shapes.layers
+    return {"gradients": learned - layers_learned * (1 - 1 / shards), "layers at work": whole}
+
+
+def answering(shapes: Shapes, model: Model, tokens: int, shards: int = 1) -> dict[str, float]:
+    """What rollout and validation hold beside: sharded layers whole, and keys and values of `tokens`."""
+    base, _, layers_learned = _layers(shapes, model)
+    whole = {"layers whole": base + layers_learned * shapes.adapter} if shards > 1 else {}
+    return whole | {"keys and values": keys_and_values(shapes, model, tokens)}
 
 
 def keys_and_values(shapes: Shapes, model: Model, tokens: int) -> float:
@@ -87,46 +118,66 @@ def tower_activations(shapes: Shapes, model: Model, picture: Picture) -> float:
     return picture.patches * (shapes.tower_layers * shapes.tower_hidden + layer) * size
 
 
-def rft(params: Params, shapes: Shapes, load: Load, processes: int = 1, sharded: bool = False) -> Memory:
-    """A process of RFT by the engine kshot, GRPO or PPO."""
-    rft, grade, model = params.rft, params.grade, params.model
-    betas = {"ppo": rft.ppo.beta}
-    reference = any(betas.get(algorithm, rft.beta) for algorithm in params.grid.algorithm)
-    prompts = -(-rft.prompts_per_step // processes)
+def rft(params: Params, shapes: Shapes, load: Load, gpu: Gpu) -> Memory:
+    """A process of RFT by the engine kshot: GRPO, PPO or online self-training, sharded where launch.backend is fsdp."""
+    rft, model = params.rft, params.model
+    betas = {"grpo": rft.beta, "ppo": rft.ppo.beta}
+    reference = any(betas.get(algorithm, 0) for algorithm in params.grid.algorithm)
+    processes = params.launch.num_processes
+    shards = processes if params.launch.backend == "fsdp" else 1
+    prompts = ceil(rft.prompts_per_step / processes)
     group = load.prompt + rft.num_generations * load.completion
     tokens = max(rft.micro_batch_tokens, group)
-    logits = 4 * CHUNK * 4
     update = {
+        **learning(shapes, model, shards),
         "activations": activations(shapes, model, min(tokens, prompts * group)),
         "tower": prompts * tower_activations(shapes, model, load.picture),
-        "logits": logits,
+        "logits": 4 * CHUNK * 4,
     }
-    return Memory(
-        kept(shapes, model, reference, processes if sharded else 1),
-        {
-            "rollout": {"keys and values": keys_and_values(shapes, model, prompts * group)},
-            "update": update,
-            "validation": {
-                "keys and values": keys_and_values(
-                    shapes, model, grade.batch_size * (load.prompt + grade.max_new_tokens)
-                )
-            },
-        },
-    )
+    moments = {
+        "rollout": answering(shapes, model, prompts * group, shards),
+        "update": update,
+        "validation": _validation(params, shapes, load, shards),
+    }
+    return Memory(kept(shapes, model, reference, shards), _with_vllm(moments, params, gpu))
 
 
-def sft(params: Params, shapes: Shapes, load: Load, processes: int = 1, sharded: bool = False) -> Memory:
-    """A process of SFT: TRL's trainer computes the vocabulary for every token, prompt and padding included."""
-    model, rows = params.model, -(-params.sft.batch_size // processes)
+def _with_vllm(moments: dict[str, dict[str, float]], params: Params, gpu: Gpu) -> dict[str, dict[str, float]]:
+    """vLLM in the process that trains has a share of the GPU: at the rollout, in which it holds the keys and values,
+    and without `sleep` at all times. A server is on another GPU.
+    """
+    vllm = params.rft.vllm
+    if not isinstance(vllm, Colocated):
+        return moments
+    share = {"vLLM": vllm.memory_share * gpu.memory}
+    awake = {} if vllm.sleep else share
+    return {name: {**parts, **awake} for name, parts in moments.items()} | {"rollout": share}
+
+
+def sft(params: Params, shapes: Shapes, load: Load, gpu: Gpu) -> Memory:
+    """A process of SFT, never sharded: TRL's trainer computes the vocabulary for every token, prompt and padding
+    included.
+    """
+    return _supervised(params, shapes, load, params.sft.batch_size)
+
+
+def offline_st(params: Params, shapes: Shapes, load: Load, gpu: Gpu) -> Memory:
+    """The same on batches of samples."""
+    return _supervised(params, shapes, load, params.rft.self_training.batch_size)
+
+
+def _supervised(params: Params, shapes: Shapes, load: Load, batch: int) -> Memory:
+    model, rows = params.model, ceil(batch / params.launch.num_processes)
     tokens = rows * (load.prompt + load.completion)
     step = {
+        **learning(shapes, model),
         "activations": activations(shapes, model, tokens),
         "tower": rows * tower_activations(shapes, model, load.picture),
         "logits": tokens * shapes.vocabulary * (BYTES[model.dtype] + 8),
     }
+    return Memory(kept(shapes, model, False), {"step": step, "validation": _validation(params, shapes, load)})
+
+
+def _validation(params: Params, shapes: Shapes, load: Load, shards: int = 1) -> dict[str, float]:
     grade = params.grade
-    answers = keys_and_values(shapes, model, grade.batch_size * (load.prompt + grade.max_new_tokens))
-    return Memory(
-        kept(shapes, model, False, processes if sharded else 1),
-        {"step": step, "validation": {"keys and values": answers}},
-    )
+    return answering(shapes, params.model, grade.batch_size * (load.prompt + grade.max_new_tokens), shards)

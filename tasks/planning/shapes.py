@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from tasks.models.adapters import VISION, learning
+from tasks.models.adapters import VISION, learning, without_adapter
 from tasks.models.geometry import FOLDER, build_model, read_config, sees
 from tasks.models.loading import load_config, load_processor
 from tasks.params import Model
@@ -19,7 +19,7 @@ MERGING = ("merger", "connector", "multi_modal_projector")  # of the tower: what
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters of a part in matrix products: `frozen` ones, and those that learn."""
+    """Parameters of a part (in `linear`, of its matrix products): `frozen` ones, and those that learn."""
 
     frozen: int = 0
     trained: int = 0
@@ -60,6 +60,7 @@ class Shapes:
     total: int  # parameters of the base model
     trained: int
     adapter: bool
+    decoder: Weights  # of the decoder layers, norms included: what FSDP shards
     linear: dict[str, Weights]
 
 
@@ -85,9 +86,8 @@ def _shapes(section: str) -> Shapes:
     total = built.num_parameters()
     lora = model.lora and model.lora.model_copy(update={"quantize": None, "dora": False})
     learner = learning(built, model.model_copy(update={"lora": lora}))
-    trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
-    if model.lora and model.lora.dora:
-        trained += sum(module.out_features for module in learner.modules() if hasattr(module, "lora_A"))  # magnitudes
+    layers = without_adapter(learner).get_decoder().layers
+    magnitudes = bool(model.lora and model.lora.dora)
     text = config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tower = getattr(config, "vision_config", None)
@@ -103,10 +103,21 @@ def _shapes(section: str) -> Shapes:
         tower_hidden=getattr(tower, "embed_dim", None) or getattr(tower, "hidden_size", 0),
         tower_full_layers=_full_layers(config, depth),
         total=total,
-        trained=trained,
+        trained=_counted(learner, magnitudes).trained,
         adapter=isinstance(learner, PeftModel),
+        decoder=_counted(layers, magnitudes),
         linear=_by_part(learner),
     )
+
+
+def _counted(module: nn.Module, magnitudes: bool) -> Weights:
+    """All parameters; with `magnitudes`, those that DoRA adds to each adapted product too."""
+    found = Weights()
+    for parameter in module.parameters():
+        found = found.more(parameter.numel(), parameter.requires_grad)
+    if magnitudes:
+        found = found.more(sum(part.out_features for part in module.modules() if hasattr(part, "lora_A")), True)
+    return found
 
 
 def _full_layers(config: PreTrainedConfig, depth: int) -> int:

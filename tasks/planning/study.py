@@ -9,6 +9,7 @@ from tasks.planning.flops import FORWARD, Pass
 from tasks.planning.machines import Gpu
 from tasks.planning.memory import Load
 from tasks.planning.shapes import Shapes
+from tasks.schema.launch import Launch
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Cost:
 
 
 class Study:
-    """What a params.yaml asks of `processes` GPUs that each take a share of every batch."""
+    """What a params.yaml asks of GPUs, one for each of `launch.num_processes`, that share every batch."""
 
-    def __init__(self, params: Params, shapes: Shapes, load: Load, gpu: Gpu, processes: int):
-        self.params, self.shapes, self.load, self.gpu, self.processes = params, shapes, load, gpu, processes
+    def __init__(self, params: Params, shapes: Shapes, load: Load, gpu: Gpu):
+        self.params, self.shapes, self.load, self.gpu = params, shapes, load, gpu
+        self.processes = params.launch.num_processes
         self._recompute = 1 + (params.model.dtype != "float32")  # forward passes of an update
 
     def answering(self, num: int, group: int, completion: int, batch: int) -> Cost:
@@ -57,13 +59,19 @@ class Study:
         return Cost(num * (prompt + group * completion), done, seconds)
 
     def rft_step(self, algorithm: str) -> Cost:
-        """A rollout, and what is learned of it; grading is not counted."""
+        """A rollout, and what is learned of it; grading is not counted. Of offline_st, which samples once, a step is a
+        supervised one.
+        """
+        if algorithm == "offline_st":
+            return self.sft_step(self.params.rft.self_training.batch_size)
         rft = self.params.rft
         num, group, length = rft.prompts_per_step, rft.num_generations, rft.max_completion_length
         cost = self.answering(num, group, length, ceil(num / self.processes))
-        ppo = algorithm == "ppo"
-        scorings = bool(rft.ppo.beta if ppo else rft.beta) + ppo  # the reference's, and the values before an update
-        updates = rft.ppo.epochs if ppo else rft.num_iterations
+        scorings, updates = {  # by the reference, and of PPO's values before an update
+            "grpo": (bool(rft.beta), rft.num_iterations),
+            "ppo": (bool(rft.ppo.beta) + 1, rft.ppo.epochs),
+            "online_st": (0, 1),
+        }[algorithm]
         cost += self._learning(num, group, length, FORWARD).times(scorings)
         return cost + self._learning(num, group, length, Pass(self._recompute, True)).times(updates)
 
@@ -72,31 +80,50 @@ class Study:
         passes, logits = Pass(self._recompute, True), self.load.prompt + length
         return self._learning(batch, 1, length, passes, logits)
 
-    def validation(self, num: int) -> Cost:
-        grade = self.params.grade
-        return self.answering(num * grade.val_samples, 1, grade.max_new_tokens, grade.batch_size)
+    def answers(self, num: int, samples: int, length: int) -> Cost:
+        """As tasks.models.generate makes them: grade.batch_size completions at a time, a prompt read once."""
+        return self.answering(num, samples, length, max(1, self.params.grade.batch_size // max(1, samples)))
 
     def stages(self, train: int, val: int, test: int) -> dict[str, Cost]:
         """One run of each stage; `train`, `val` and `test` are numbers of questions."""
-        params, found = self.params, {}
-        check = self.validation(val)
+        params, grade, rft, found = self.params, self.params.grade, self.params.rft, {}
+        check = self.answers(val, grade.val_samples, grade.max_new_tokens)
         for name in dict.fromkeys((params.grid.init, "sft")):
             section = getattr(params, name)
             steps = section.num_steps(train)
             checks = 1 + ceil(steps / section.eval_steps) if steps else 0
             found[name] = self.sft_step(section.batch_size).times(steps) + check.times(checks)
         for algorithm in params.grid.algorithm:
-            checks = 1 + ceil(params.rft.steps / params.rft.eval_steps)
-            found[algorithm] = self.rft_step(algorithm).times(params.rft.steps) + check.times(checks)
-        grade = params.grade
-        found["grade"] = self.answering(test, 1 + grade.samples, grade.max_new_tokens, grade.batch_size)
+            checks = 1 + ceil(rft.steps / rft.eval_steps)
+            found[algorithm] = self.rft_step(algorithm).times(rft.steps) + check.times(checks)
+            if algorithm == "offline_st":
+                found[algorithm] += self.answers(train, rft.self_training.samples, rft.max_completion_length)
+        return found | self._alone().graded(train, val, test)
+
+    def _alone(self) -> "Study":
+        """Of one process: `launch` does not share out what is not a training of a policy."""
+        single = self.params.model_copy(update={"launch": Launch(backend="single", num_processes=1)})
+        return Study(single, self.shapes, self.load, self.gpu)
+
+    def graded(self, train: int, val: int, test: int) -> dict[str, Cost]:
+        """`grade`, and `rerank` where there is one: a reward model whose chains are sampled, learned from and scored,
+        then the samples of the test; all as if no two were alike.
+        """
+        grade, settings, length = self.params.grade, self.params.reward_model, self.params.grade.max_new_tokens
+        found = {"grade": self.answers(test, 1, length) + self.answers(test, grade.samples, length)}
+        if self.params.grid.rerank:
+            judged = val * settings.samples * settings.epochs + test * grade.samples
+            learned = self._learning(train * settings.samples, 1, length, Pass(self._recompute, True), logits=0)
+            found["rerank"] = self.answers(train + val, settings.samples, length) + learned.times(settings.epochs)
+            found["rerank"] += self._learning(judged, 1, length, FORWARD, logits=0)
         return found
 
     def total(self, stages: dict[str, Cost]) -> Cost:
         """Of the whole grid, the base model's grades included. Stages one after the other."""
-        points = len(self.params.grid.k) * len(self.params.grid.seed)
-        whole = stages["grade"].times(1 + points * len(self.params.grid.policy))
+        grid = self.params.grid
+        points = len(grid.k) * len(grid.seed)
+        times = {"grade": 1 + points * len(grid.policy), "rerank": points * len(grid.rerank)}
+        whole = Cost()
         for name, cost in stages.items():
-            if name != "grade":
-                whole += cost.times(points)
+            whole += cost.times(times.get(name, points))
         return whole

@@ -21,8 +21,7 @@ from tasks.models import processes
 def shard(model: PreTrainedModel) -> None:
     """Shard the decoder layers of `model`, which is without PEFT's shell. Gradients become sums, not means."""
     mesh = init_device_mesh(model.device.type, (processes.world(),))
-    text = getattr(model.model, "language_model", model.model)
-    for layer in text.layers:
+    for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
         layer.set_gradient_divide_factor(1.0)
         layer.set_force_sum_reduction_for_comms(True)  # gloo knows no other

@@ -22,6 +22,11 @@ def shared_out(study):
         raise ValueError(f"launch.num_processes {num} does not go with launch.backend {backend}: 1 is `single`")
     if backend == "fsdp" and study.rft.engine == "trl":
         raise ValueError("launch.backend fsdp: rft.engine trl runs with ddp only; take rft.engine kshot")
+    if backend == "fsdp" and study.model.lora and study.model.lora.quantize:
+        raise ValueError(
+            f"launch.backend fsdp: model.lora.quantize {study.model.lora.quantize} holds weights in 4 bits, which are "
+            "not sharded; take launch=ddp, or model.lora.quantize null"
+        )
     batches = {"rft.prompts_per_step": study.rft.prompts_per_step}
     batches |= {"warmup.batch_size": study.warmup.batch_size, "sft.batch_size": study.sft.batch_size}
     for name, size in batches.items():

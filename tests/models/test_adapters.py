@@ -112,6 +112,16 @@ def test_four_bits_are_trained_on_and_the_adapter_is_merged_into_whole_weights(t
     assert (logits(merged) - logits(unmoved)).abs().max() > 1e-3
 
 
+def test_four_bits_are_not_sharded():
+    raw = load_params().model_dump()
+    raw["model"]["lora"] = {**LORA, "quantize": "nf4"}
+    raw["launch"] = {"backend": "fsdp", "num_processes": 2}
+    with pytest.raises(ValueError, match=r"launch\.backend fsdp: model\.lora\.quantize nf4 .* take launch=ddp"):
+        validate(raw, "params.yaml")
+    raw["launch"]["backend"] = "ddp"
+    assert validate(raw, "params.yaml").model.lora.quantize == "nf4"
+
+
 def test_sizes_of_pictures_that_are_cut_into_tiles_are_refused(twins):
     with pytest.raises(ValueError, match=r"pictures of smolvlm .* give null for both"):
         load_processor(changed(twins["smolvlm"], max_pixels=1000))

@@ -1,5 +1,6 @@
 """Each model family's tiny random twin through SFT, GRPO, PPO and grading, with an adapter and without."""
 
+import importlib.util
 import json
 
 import pytest
@@ -19,7 +20,9 @@ ADAPTERS = {
     "whole weights": None,
     "an adapter": LORA,
     "DoRA, the adapter alone": {**LORA, "dora": True, "output": "adapter"},
+    "QLoRA": {**LORA, "quantize": "nf4"},
 }
+IN_FOUR_BITS = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="pip install -e '.[qlora]'")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,9 @@ def run(params: Params, policy: str, folder, init, out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize(
+    "adapter", [pytest.param(name, marks=IN_FOUR_BITS if name == "QLoRA" else ()) for name in ADAPTERS]
+)
 @pytest.mark.parametrize("family", TWINS)
 def test_every_family_goes_through_every_stage(data, words, twin, tmp_path, family, adapter):
     folder = words if family in ("qwen3", "llama") else data
@@ -85,3 +90,11 @@ def test_every_family_goes_through_every_stage(data, words, twin, tmp_path, fami
         alone = (ADAPTERS[adapter] or {}).get("output") == "adapter"
         assert (tmp_path / policy / "adapter_model.safetensors").is_file() == alone
         assert (tmp_path / policy / "model.safetensors").is_file() == (not alone)
+
+
+@pytest.mark.slow
+@IN_FOUR_BITS
+def test_the_shipped_model_is_trained_in_four_bits(data, tmp_path):
+    params = small(load_params().model, lora={**LORA, "quantize": "nf4"})
+    run(params, "sft", data, None, tmp_path / "sft")
+    run(params, "grpo", data, tmp_path / "sft", tmp_path / "grpo")

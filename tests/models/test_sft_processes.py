@@ -7,6 +7,7 @@ import torch
 
 from tasks import sft
 from tasks.params import Sft
+from tasks.schema.model import Lora
 from tests.together import together
 
 # A rate that leaves the weights as they are: AdamW's first steps have the size of the rate however small a gradient is,
@@ -30,14 +31,20 @@ def train(job, out, monkeypatch) -> tuple[list[dict], dict]:
     return gradients, json.loads((out / "history.json").read_text()) if out.exists() else {}
 
 
-def few(job):
+def few(job, lora: dict | None):
     job.train = job.train[:5]  # every other batch has one row: process 0 has none
+    model = job.params.model.model_copy(update={"lora": lora and Lora(**lora)})
+    job.params = job.params.model_copy(update={"model": model})
     return job
 
 
+LORA = {"r": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": "all-linear"}
+
+
 @pytest.mark.slow
-def test_two_processes_make_the_steps_of_one(make_job, tmp_path, monkeypatch):
-    make = lambda: few(make_job("sft"))  # noqa: E731
+@pytest.mark.parametrize("lora", [None, LORA, {**LORA, "dora": True}], ids=["whole weights", "LoRA", "DoRA"])
+def test_two_processes_make_the_steps_of_one(make_job, tmp_path, monkeypatch, lora):
+    make = lambda: few(make_job("sft"), lora)  # noqa: E731
     alone, told = train(make(), tmp_path / "alone", monkeypatch)
     pair = together(2, lambda: train(make(), tmp_path / "pair", monkeypatch))
     for gradients, _ in pair:
