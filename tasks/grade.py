@@ -24,7 +24,7 @@ from tasks.data.records import Box, Question, read_records, write_jsonl
 from tasks.graders import Grade, make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.frame import Failure
-from tasks.graders.rubric import same_answer
+from tasks.graders.judges import same_answer
 from tasks.graders.sandbox import isolations
 from tasks.models.coordinates import Coordinates, Grader
 from tasks.models.generate import answer

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from tasks.graders.rubric import same_answer
+from tasks.graders.judges import same_answer
 from tasks.params import MathsReward
 from tasks.scoring.votes import best, majority, pass_at_k
 
