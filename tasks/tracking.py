@@ -37,15 +37,11 @@ HOME = Path(".rft")
 PAGES = HOME / "mlflow.json"  # {study: address of its run in the UI}
 UI = "http://127.0.0.1:5000"  # where `make ui` shows a database that no server stands before
 FINGERPRINT, CONTENT, PUBLISHER = "kshot.fingerprint", "kshot.content", "kshot.publisher"
-PRESENTATION = (
-    "report",
-    "launch",
-)  # sections that make no other study: how it is shown, by how many processes it is run
+# What makes no other study: how it is shown, by how many processes it is run, and how far its grid goes
+NOT_THE_STUDY, OF_THE_GRID = ("report", "launch", "grid"), ("matched", "init")
 MAX_BATCH = 1000  # metrics in one request of MLflow
 MAX_DESCRIPTION = 5000  # characters that the registry holds of a card
-NAMELESS = re.compile(
-    r"[^\w\-. :/]|(?<=[/.])[/.]", re.ASCII
-)  # what MLflow takes in no name; graders are named by users
+NAMELESS = re.compile(r"[^\w\-. :/]|(?<=[/.])[/.]", re.ASCII)  # MLflow takes it in no name; users name graders
 TRAINING_SECTIONS = {"base": [], "sft": ["slice", "sft"]}  # of a policy; every RFT algorithm has the default's
 RFT_SECTIONS = ["slice", "warmup", "rft"]
 
@@ -202,8 +198,11 @@ def _find(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
 
 
 def _of_study(params: dict) -> str:
-    """The fingerprint of a study's own run: its name and all that makes its numbers."""
-    made_by = {section: value for section, value in params.items() if section not in PRESENTATION}
+    """The fingerprint of a study's own run: its name and all that makes its numbers, so that a study with one k more
+    is still that study.
+    """
+    made_by = {section: value for section, value in params.items() if section not in NOT_THE_STUDY}
+    made_by |= {f"grid.{key}": params["grid"][key] for key in OF_THE_GRID}
     return _sha256(json.dumps(made_by, sort_keys=True).encode())
 
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from PIL import Image, ImageColor
 
 from tasks import stage, tracking
-from tasks.params import validate
+from tasks.params import load_params, validate
 from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
 
@@ -180,13 +180,19 @@ def test_the_studies_of_a_multirun_stand_beside_each_other(study):
         assert Path(client.download_artifacts(parent, "report/report.html")).read_text() == "the page"
 
 
-def test_another_way_to_show_a_study_is_no_other_study(study):
+@pytest.mark.parametrize(("section", "changed"), [("report", {"num_pictures": 3}), ("launch", {"num_processes": 2})])
+def test_another_way_to_show_or_run_a_study_is_no_other_study(study, section, changed):
     params, *folders = study
     first = publish(params, *folders)
-    assert (
-        publish(params.model_copy(update={"report": params.report.model_copy(update={"num_pictures": 3})}), *folders)
-        == first
-    )
+    other = params.model_copy(update={section: getattr(params, section).model_copy(update=changed)})
+    assert publish(other, *folders) == first
+
+
+def test_a_study_that_grows_by_a_seed_is_still_that_study():
+    small = load_params().model_dump()
+    grown = {**small, "grid": {**small["grid"], "seed": [0, 1]}}
+    other = {**small, "grid": {**small["grid"], "matched": "flops"}}
+    assert tracking._of_study(small) == tracking._of_study(grown) != tracking._of_study(other)
 
 
 def test_the_studys_run_holds_the_report_its_numbers_over_k_and_a_table_with_pictures(study):
