@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tasks.data.numbers import Quantity, parse_number
 from tasks.data.records import Box, Question
@@ -19,6 +20,7 @@ from tasks.params import ClassificationReward, DetectionReward, GroundingReward
 from tasks.schema.reward import AnswerReward, MathsReward, ProgramReward, RankingReward, Rubric
 
 
+@dataclass(frozen=True)
 class Judged:
     """An answer before weighting. `scores` are functions, so that only what the rubric holds is computed.
 

@@ -18,6 +18,7 @@ from tasks.params import Reward
 from tasks.schema.reward import Rubric
 
 
+@dataclass(frozen=True)
 class Grade:
     """`reward` and each of `sub_rewards` (the names that the task's rubric holds) are in 0..1; those of an imported job
     (graders/<name>) are what its graders pay.
