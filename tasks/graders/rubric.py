@@ -5,6 +5,7 @@ left out; one that weighs 0 is shown and pays nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tasks.data.records import Box, Question
 from tasks.graders.batch import Batched, GradeAll
