@@ -42,7 +42,7 @@ def returns(monkeypatch):
 
     def returns(value=None, failure=None):
         sandbox = SimpleNamespace(map=lambda calls: [Ran(value, failure) for _ in calls])
-        monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: sandbox)
+        monkeypatch.setattr("tasks.graders.judges.sandboxed", lambda *_: sandbox)
 
     return returns
 
@@ -104,7 +104,7 @@ def test_the_whole_program_is_read_blank_lines_included():
     ],
 )
 def test_what_cannot_be_read_is_not_run(monkeypatch, completion, failure):
-    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr("tasks.graders.judges.sandboxed", lambda *_: pytest.fail("it ran"))
     got = grade(completion, ask())
     assert (got.reward, got.failure) == (0.0, failure)
 
@@ -209,14 +209,14 @@ class TestInTheSandbox:
 
 def test_a_sandbox_that_breaks_in_one_call_makes_that_answer_invalid_alone(monkeypatch):
     runs = [SandboxError("a worker ended with -9"), Ran(2)]
-    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *_: SimpleNamespace(map=lambda calls: runs))
+    monkeypatch.setattr("tasks.graders.judges.sandboxed", lambda *_: SimpleNamespace(map=lambda calls: runs))
     broken, right = grade_all(grade, [answer(GOLD)] * 2, [ask()] * 2)
     assert (broken.reward, broken.invalid) == (0.0, "the sandbox: a worker ended with -9")
     assert (right.reward, right.invalid) == (1.0, None)
 
 
 def test_the_isolation_asked_for_is_the_sandboxs(monkeypatch):
-    monkeypatch.setattr("tasks.graders.rubric.sandboxed", lambda *words: pytest.fail(str(words)))
+    monkeypatch.setattr("tasks.graders.judges.sandboxed", lambda *words: pytest.fail(str(words)))
     asks = make_grader(Reward(program=ProgramReward(answer=1, format=0, isolation="bubblewrap", **LIMITS)))
     with pytest.raises(pytest.fail.Exception, match="bubblewrap"):
         asks(answer(GOLD), ask())
