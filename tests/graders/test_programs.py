@@ -211,7 +211,7 @@ def test_a_sandbox_that_breaks_in_one_call_makes_that_answer_invalid_alone(monke
     runs = [SandboxError("a worker ended with -9"), Ran(2)]
     monkeypatch.setattr("tasks.graders.judges.sandboxed", lambda *_: SimpleNamespace(map=lambda calls: runs))
     broken, right = grade_all(grade, [answer(GOLD)] * 2, [ask()] * 2)
-    assert (broken.reward, broken.invalid) == (0.0, "the sandbox: a worker ended with -9")
+    assert (broken.reward, broken.invalid) == (0.0, "sandbox: a worker ended with -9")
     assert (right.reward, right.invalid) == (1.0, None)
 
 
