@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -49,8 +50,8 @@ def joined(launch: Launch, module: str) -> Iterator[None]:
         yield
         return
     _join()
-    yield
-    distributed.destroy_process_group()
+    with _ending():
+        yield
 
 
 def check(launch: Launch) -> None:
@@ -68,6 +69,22 @@ def _join() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # counts and texts go over gloo, gradients on a GPU over nccl
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """An end or a pause takes leave of the group; an error ends the process as it stands."""
+    try:
+        yield
+    except SystemExit:
+        distributed.destroy_process_group()  # a thread of gloo that outlives the interpreter aborts the process
+        raise
+    except BaseException:
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # the interpreter's own end would wait for sums that the others never come to
+    distributed.destroy_process_group()
 
 
 def _start(launch: Launch, module: str, rank: int, port: int, said: Path) -> subprocess.Popen:

@@ -60,6 +60,7 @@ def test_another_number_of_processes_than_was_started_is_refused(monkeypatch):
 
 STAGE = """
 import os, signal, sys, time
+import torch
 from tasks import launch
 from tasks.models import processes
 from tasks.schema.launch import Launch
@@ -69,8 +70,11 @@ with launch.joined(Launch(backend="ddp", num_processes=2), "stage"):
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     print("ranks", processes.gather([processes.rank()]), flush=True)
     if sys.argv[1] == "raise" and processes.rank() == 1:
+        pending = torch.distributed.all_reduce(torch.ones(1), async_op=True)
         raise ValueError("what went wrong")
-    while sys.argv[1] != "end" and not processes.any_of(bool(asked)):
+    if sys.argv[1] == "raise":
+        time.sleep(600)  # never comes to that sum
+    while sys.argv[1] == "pause" and not processes.any_of(bool(asked)):
         time.sleep(0.1)
     if sys.argv[1] == "pause":
         sys.exit(os.EX_TEMPFAIL)
@@ -88,7 +92,7 @@ def test_processes_begin_and_end_together(tmp_path, what, code):
         if what == "pause":
             process.send_signal(signal.SIGTERM)  # reaches both
         out, said = process.communicate(timeout=60)
-    assert (process.returncode, out) == (code, "")
+    assert (process.returncode, out) == (code, ""), said
     told = "process 1 of 2 failed (exit code 1)" in said and "ValueError: what went wrong" in said
     assert told == (what == "raise")
 
