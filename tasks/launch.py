@@ -56,11 +56,10 @@ def joined(launch: Launch, module: str) -> Iterator[None]:
 
 def check(launch: Launch) -> None:
     """`LaunchError` for a backend that cannot run."""
-    if launch.backend.startswith("zero"):
-        missing = "" if find_spec("deepspeed") else ", and it is not installed"
+    if launch.backend.startswith("zero") and not find_spec("deepspeed"):
         raise LaunchError(
-            f"launch.backend {launch.backend}: DeepSpeed has never been run with this project{missing}; take fsdp, "
-            "which shards the same by PyTorch itself"
+            f"launch.backend {launch.backend}: DeepSpeed is not installed: pip install -e '.[deepspeed]' "
+            "(docs/processes.md), or take fsdp, which shards the same by PyTorch itself"
         )
 
 

@@ -35,7 +35,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tasks import launch
 from tasks.data.records import Question
-from tasks.models import preflight, processes
+from tasks.models import preflight, processes, zero
 from tasks.models.budget import Budget, Matched
 from tasks.models.checkpoint import ROOT, Checkpoints, write_state
 from tasks.models.generate import encode
@@ -135,7 +135,7 @@ def train(job: Job, params: Sft, out: Path) -> None:
         steps = job.matched.num_steps(model, num_tokens(job, pairs), params.batch_size)
     validation = job.validation(params.eval_steps)
     logs = fit(job, model, pairs, params, steps, params.batch_size, validation)
-    job.save(model, out, validation, logs)
+    job.save(zero.restorable(job, model), out, validation, logs)
 
 
 def num_tokens(job: Job, pairs: Sequence[tuple[Question, str]]) -> list[int]:
@@ -161,7 +161,7 @@ def fit(
     rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
     job.budget = Budget()
     with scratch_folder() as scratch:
-        options = job.trainer_options(params, steps, scratch)
+        options = job.trainer_options(params, steps, scratch) | zero.options(job)
         callbacks, begun = [validation], None
         if job.checkpoints:
             resuming = Resuming(job, validation)
@@ -171,6 +171,7 @@ def fit(
         trainer = Shared(model, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks)
         trainer.data_collator = share(trainer.data_collator)
         trainer.remove_callback(PrinterCallback)
+        validation.whole = zero.whole(job, trainer)
         job.budget.watch(model)
         trainer.train(resume_from_checkpoint=begun)
     job.budget = job.budget.of_all()

@@ -36,6 +36,7 @@ def given(**changed) -> dict:
         ({"launch": {"backend": "fsdp", "num_processes": 3}}, r"rft\.prompts_per_step 8 must be a multiple of"),
         ({"launch": {"backend": "ddp", "num_processes": 2}, "sft": {"batch_size": 7}}, r"sft\.batch_size 7 must be"),
         ({"launch": {"backend": "fsdp", "num_processes": 2}, "rft": {"engine": "trl"}}, "trl runs with ddp only"),
+        ({"launch": {"backend": "zero2", "num_processes": 2}}, "backend zero2: .* rft.engine kshot sums .* take fsdp"),
         ({"launch": {"backend": "zero1", "num_processes": 2}}, r"launch\.backend"),
     ],
 )
@@ -45,7 +46,8 @@ def test_batches_that_do_not_share_out_are_refused_before_any_work(sections, sai
 
 
 @pytest.mark.parametrize("backend", ["zero2", "zero3", "zero3_offload"])
-def test_deepspeed_is_refused_by_name(backend):
+def test_deepspeed_that_is_not_installed_is_refused_by_name(monkeypatch, backend):
+    monkeypatch.setattr(launch, "find_spec", {"deepspeed": None}.get)
     with pytest.raises(LaunchError, match=f"launch.backend {backend}: DeepSpeed .* take fsdp"):
         launch.check(Launch(backend=backend, num_processes=2))
 

@@ -52,6 +52,8 @@ def identity(job: Job) -> str:
     own = job.policy if job.policy in ("warmup", "sft") else "rft"
     parts += [getattr(job.params, name).model_dump_json() for name in (*SECTIONS, own)]
     parts += [job.matched.mode, job.matched.budget] if job.matched else []
+    # DeepSpeed's files are one a process; what others write is whole
+    parts += [job.params.launch.model_dump_json()] if job.params.launch.backend.startswith("zero") else []
     digest.update("\n".join(map(str, parts)).encode())
     places = [job.slice, *CODE, *([job.init] if job.init else [])]
     files = (file for place in places for file in ([place] if place.is_file() else place.rglob("*")))
@@ -78,7 +80,8 @@ def write_state(state: dict, path: Path) -> None:
 
 class Checkpoints:
     """The checkpoints of `job` in `folder`/<policy>-<slice>/<identity>. Of several processes only process 0 writes and
-    chooses; how many there are is no part of a run's identity, so that another number of them can go on.
+    chooses; how many there are is no part of a run's identity, so that another number of them can go on (not under
+    DeepSpeed).
     """
 
     def __init__(self, folder: Path, job: Job):

@@ -7,6 +7,7 @@ which saves time and changes nothing of what SFT may keep. The test split is not
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -46,7 +47,7 @@ class Validation(TrainerCallback):
 
     `score` gives the `reward` of a model, and what else its row of `curve` is to hold: [{"step", "reward"}, ...].
     `best` are the `keep` best, the earlier of two that are equal first; `restore` puts the best weights back (they wait
-    in main memory). `name` stands before the progress that it shows.
+    in main memory). `name` stands before the progress that it shows. `whole(model)` is entered where weights are read.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Validation(TrainerCallback):
     ):
         self.score, self.every, self.patience, self.max_kl, self.keep = score, every, patience, max_kl, keep
         self.bar = progress_bar(name)
+        self.whole: Callable[[PreTrainedModel], AbstractContextManager] = nullcontext
         self.curve: list[dict[str, float]] = []
         self.best: list[Best] = []
         self._before: list[tuple[int, list[Best]]] = []  # with `max_kl`: of the last two checks, step and best before
@@ -73,6 +75,10 @@ class Validation(TrainerCallback):
         return self.best[0].step if self.best else 0
 
     def _check(self, model: PreTrainedModel, step: int) -> None:
+        with self.whole(model):
+            self._check_whole(model, step)
+
+    def _check_whole(self, model: PreTrainedModel, step: int) -> None:
         scored = self.score(model)
         reward = scored["reward"]
         self._shown["val_reward"] = f"{reward:.3f}"

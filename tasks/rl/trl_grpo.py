@@ -5,7 +5,7 @@ import tempfile
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from tasks.models import preflight, processes
+from tasks.models import preflight, processes, zero
 from tasks.models.generate import control_tokens
 from tasks.models.training import Job, curves
 from tasks.models.validation import Validation
@@ -14,7 +14,7 @@ from tasks.rl.rewards import grade
 
 def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GRPOTrainer:
     """TRL's trainer of the job's initial weights; `scratch` is a folder for its own files."""
-    params = job.params.rft
+    params, model = job.params.rft, job.load()  # before the options of DeepSpeed, which would shard it as it is loaded
 
     def reward(completions: list, question: list[int], **_) -> list[float]:
         """Thin: THE grader on each completion (conversational: one assistant message)."""
@@ -22,7 +22,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
         return grade(job.grader, texts, questions)[0]
 
     config = GRPOConfig(
-        **job.trainer_options(params, params.steps, scratch),
+        **(job.trainer_options(params, params.steps, scratch) | zero.options(job)),
         warmup_steps=params.warmup_steps,
         per_device_train_batch_size=params.prompts_per_step * params.num_generations // processes.world(),
         num_generations=params.num_generations,
@@ -38,7 +38,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
     )
     rows = job.rows(job.train, question=list(range(len(job.train))))
     trainer = GRPOTrainer(
-        job.load(), reward, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks
+        model, reward, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -51,5 +51,6 @@ def train(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(job, scratch, [validation])
         preflight.check(job, trainer.model)
+        validation.whole = zero.whole(job, trainer)
         trainer.train()
-    return trainer.model, validation, curves(trainer.state.log_history)
+    return zero.restorable(job, trainer.model), validation, curves(trainer.state.log_history)
