@@ -25,8 +25,8 @@ def shared_out(study):
         raise ValueError("launch.backend fsdp: rft.engine trl runs with ddp only; take rft.engine kshot")
     if backend not in ("single", "ddp") and study.model.lora and study.model.lora.quantize:
         raise ValueError(
-            f"launch.backend {backend}: model.lora.quantize {study.model.lora.quantize} holds weights in 4 bits, which are "
-            "not sharded; take launch=ddp, or model.lora.quantize null"
+            f"launch.backend {backend}: model.lora.quantize {study.model.lora.quantize} holds weights in 4 bits, which "
+            "are not sharded; take launch=ddp, or model.lora.quantize null"
         )
     if backend.startswith("zero") and study.rft.engine == "kshot":
         raise ValueError(
