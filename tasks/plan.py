@@ -46,7 +46,7 @@ def trained_stages(params: Params) -> list[str]:
 def load_of(params: Params, size: tuple[int, int], prompt_tokens: int | None) -> Load:
     """The largest question of the study."""
     seen = picture(params.model, size)
-    texts = [text for text in (params.prompt.model_dump().values()) if text]
+    texts = [text for text in params.prompt.model_dump().values() if isinstance(text, str)]
     words = prompt_tokens or max(ceil(len(text) / LETTERS) for text in texts) + TEMPLATE
     return Load(words + seen.tokens, params.rft.max_completion_length, seen)
 
