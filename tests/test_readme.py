@@ -38,7 +38,7 @@ def test_every_experiment_named_exists(experiment):
 def test_every_override_named_is_taken(words):
     overrides = [word for word in words.split() if re.match(r"[+~]?[a-z][\w./@]*=", word)]
     if not re.search(r"=\.\.\.|NAME|=$|hydra/", words):  # what stands for any value, or needs an extra
-        compose([re.sub(r"=([^\[,]+),.*", r"=\1", each) for each in overrides])
+        assert compose([re.sub(r"=([^\[,]+),.*", r"=\1", each) for each in overrides])["study"]
 
 
 @pytest.mark.slow

@@ -17,19 +17,19 @@ from tasks.models import processes
 RIGHT = 0.5
 
 
+def _alone(grader: Callable, text: str, question: Question) -> object:
+    try:
+        return grader(text, question)
+    except Exception as error:  # whatever a grader does wrong is data here; too much of it stops the run
+        return error
+
+
 def _each(grader: Callable, texts: Sequence[str], questions: Sequence[Question]) -> list:
     """A grade of each completion, or the exception that came instead."""
     try:
         return grade_all(grader, texts, questions)
     except Exception:  # which completion's it is shows one by one
-        pass
-    found = []
-    for text, question in zip(texts, questions, strict=True):
-        try:
-            found.append(grader(text, question))
-        except Exception as error:  # whatever a grader does wrong is data here; too much of it stops the run
-            found.append(error)
-    return found
+        return [_alone(grader, *one) for one in zip(texts, questions, strict=True)]
 
 
 def _fault(grade: object) -> str | None:
