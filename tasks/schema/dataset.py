@@ -168,6 +168,7 @@ class _Splits(Section, Generic[Files]):
     the pictures known to show none of them too, in their share beside the `num_test` that do. More than
     `max_quarantined` of the pictures or of the annotations put aside is an error, not a warning. With
     `leave_out_shared`, pictures of train and val that test has too are left out; without, they are an error.
+    `sha256` is filled when the study is composed (`tasks.data.fingerprint`): other files make another study.
     """
 
     train: Files
@@ -179,6 +180,7 @@ class _Splits(Section, Generic[Files]):
     num_test: Count | None = None
     max_quarantined: Share = 0.1
     leave_out_shared: bool = False
+    sha256: str | None = None
 
 
 class CocoDataset(_Splits[CocoFiles]):

@@ -12,6 +12,7 @@ from tasks.params import load_params
 ROOT = CONF.parent
 FILES = sorted((CONF / "experiment").rglob("*.yaml"))
 EXPERIMENTS = [str(file.relative_to(CONF / "experiment").with_suffix("")) for file in FILES]  # paper/visual_rft_ovd
+GROUPS = ["dataset", "slice", "model", "prompt", "sft", "rft", "reward", "grade", "grid", "launch"]
 TINY = ["grid=single", "dataset=digits", "model=tiny", "sft=tiny", "sft@warmup=tiny", "rft=tiny"]
 
 
@@ -19,7 +20,7 @@ def test_the_committed_params_are_what_conf_gives():
     assert (ROOT / "params.yaml").read_text() == render(compose([]), [])
 
 
-@pytest.mark.parametrize("group", ["dataset", "slice", "model", "sft", "rft", "reward", "grade", "grid", "launch"])
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_option_of_a_group_is_valid(group):
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     assert options
