@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.data.fingerprint import fingerprint
+from flows.fingerprint import fingerprint
 from tasks.params import ParamsError, validate
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -40,11 +40,10 @@ def resolve(config: DictConfig, overrides: list[str]) -> dict:
     except OmegaConfBaseException as error:
         raise ParamsError(f"{origin}: {error}") from None
     raw.pop("cluster", None)
-    params = validate(raw, origin)
-    plain = params.model_dump()
-    if "sha256" in plain["dataset"]:
-        plain["dataset"]["sha256"] = fingerprint(params.dataset)
-    return plain
+    params = validate(raw, origin).model_dump()
+    if "sha256" in params["dataset"]:
+        params["dataset"]["sha256"] = fingerprint(params["dataset"])
+    return params
 
 
 def compose(overrides: list[str]) -> dict:

@@ -11,23 +11,34 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from tasks import launch
 from tasks.models import pause
 from tasks.models.checkpoint import ROOT, Checkpoints
-from tasks.models.training import Job
+from tasks.models.training import Job, arguments
+from tasks.models.validation import Validation
 from tasks.params import ALGORITHMS, load_params
-from tasks.rl import self_training, trainer, trl_grpo
+from tasks.rl import trainer
 from tasks.rl.grpo import Grpo
 from tasks.rl.ppo import Ppo
-from tasks.sft import arguments
+
+
+def _with_trl(job: Job) -> tuple[PreTrainedModel, Validation, list[dict]]:
+    """Imported when called: TRL's trainers import MLflow, seconds that a run without them need not wait."""
+    from tasks.rl import self_training, trl_grpo
+
+    algorithms = {"grpo": trl_grpo.train, "offline_st": self_training.offline, "online_st": self_training.online}
+    return algorithms[job.policy](job)
+
 
 ENGINES = {
     ("kshot", "grpo"): partial(trainer.train, make_algorithm=Grpo),
     ("kshot", "ppo"): partial(trainer.train, make_algorithm=Ppo),
-    ("kshot", "online_st"): self_training.online,
-    ("kshot", "offline_st"): self_training.offline,
-    ("trl", "offline_st"): self_training.offline,
-    ("trl", "grpo"): trl_grpo.train,
+    ("kshot", "online_st"): _with_trl,
+    ("kshot", "offline_st"): _with_trl,
+    ("trl", "offline_st"): _with_trl,
+    ("trl", "grpo"): _with_trl,
 }
 
 

@@ -11,7 +11,6 @@ many steps as the FLOPs of that RFT run pay for; `--matched steps`, for as many 
 only when it has been spent (`tasks.models.budget.Matched`), so this stage waits for it, where `sft` need not.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -40,7 +39,7 @@ from tasks.models.budget import Budget, Matched
 from tasks.models.checkpoint import ROOT, Checkpoints, write_state
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
-from tasks.models.training import Job, curves
+from tasks.models.training import Job, arguments, curves
 from tasks.models.validation import Validation
 from tasks.params import Params, Rft, Sft, load_params
 
@@ -176,16 +175,6 @@ def fit(
         trainer.train(resume_from_checkpoint=begun)
     job.budget = job.budget.of_all()
     return curves(trainer.state.log_history)
-
-
-def arguments(description: str) -> argparse.ArgumentParser:
-    """The paths and the seed that every training stage takes."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--slice", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    return parser
 
 
 def main(policy: str = "sft") -> None:

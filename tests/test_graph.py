@@ -4,6 +4,8 @@ import ast
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -199,3 +201,10 @@ def test_flows_use_of_tasks_only_the_stage_the_params_and_jobs():
         for name in imports(file):
             allowed = name.startswith(OF_TASKS_IN_FLOWS)
             assert allowed or name.split(".")[0] != "tasks", f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["tasks.rft", "tasks.grade"])
+def test_a_stage_does_not_wait_for_libraries_that_it_may_not_need(module):
+    """Seconds of imports at each of a study's many stages: TRL's trainers load MLflow, rouge-score loads nltk."""
+    listed = f"import {module}, sys; print({{'mlflow', 'nltk', 'trl', 'sklearn'}} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", listed], cwd=ROOT, text=True).strip() == "set()"

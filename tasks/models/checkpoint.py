@@ -11,11 +11,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import transformers
-import trl
 
 from tasks.models import processes
 from tasks.models.integrity import sha256
@@ -48,7 +48,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def identity(job: Job) -> str:
     """A hash of what a run depends on: parameters, seed, slice, initial weights, libraries, CODE."""
     digest = hashlib.sha256()
-    parts = [job.policy, job.seed, torch.__version__, transformers.__version__, trl.__version__]
+    parts = [job.policy, job.seed, torch.__version__, transformers.__version__, version("trl")]
     own = job.policy if job.policy in ("warmup", "sft") else "rft"
     parts += [getattr(job.params, name).model_dump_json() for name in (*SECTIONS, own)]
     parts += [job.matched.mode, job.matched.budget] if job.matched else []

@@ -1,5 +1,6 @@
 """What the training stages share: their inputs, LoRA, the validation score, and the folder they leave behind."""
 
+import argparse
 import json
 import shlex
 import time
@@ -54,6 +55,16 @@ def curves(log_history: list[dict]) -> list[dict]:
         for row in log_history
         if "loss" in row
     ]
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The paths and the seed that every training stage takes."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--slice", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 @dataclass

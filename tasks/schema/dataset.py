@@ -168,7 +168,7 @@ class _Splits(Section, Generic[Files]):
     the pictures known to show none of them too, in their share beside the `num_test` that do. More than
     `max_quarantined` of the pictures or of the annotations put aside is an error, not a warning. With
     `leave_out_shared`, pictures of train and val that test has too are left out; without, they are an error.
-    `sha256` is filled when the study is composed (`tasks.data.fingerprint`): other files make another study.
+    `sha256` is filled when the study is composed (`flows.fingerprint`): other files make another study.
     """
 
     train: Files

@@ -10,10 +10,11 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from tasks import rft, sft
+from tasks import rft
 from tasks.models.budget import Budget
 from tasks.models.card import licence, model_card
 from tasks.models.loading import load_model
+from tasks.models.training import arguments
 from tasks.models.validation import Validation
 from tasks.params import load_params
 
@@ -60,7 +61,7 @@ def test_the_command_is_one_that_the_stage_takes(saved):
     command = (out / "README.md").read_text().split("```")[1].strip()
     python, _, module, *words = shlex.split(command)
     assert (python, module) == ("python", "tasks.rft")
-    parser = sft.arguments(rft.__doc__)
+    parser = arguments(rft.__doc__)
     parser.add_argument("--algorithm")
     parser.add_argument("--init", type=Path)
     given = parser.parse_args(words)

@@ -13,12 +13,8 @@ What the hosted grader does beyond a metric's name is not published. Here:
   other scripts score 0.
 """
 
-from functools import cache
-
 from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
 
 from tasks.graders.frame import MAX_CHARACTERS
@@ -47,7 +43,7 @@ def _bleu(text: str, reference: str) -> float:
 
 
 def _gleu(text: str, reference: str) -> float:
-    # nltk loads scikit-learn and pandas: seconds, which only its users should wait for.
+    # nltk, which rouge-score needs too, loads scikit-learn and pandas: seconds, which only its users should wait for.
     from nltk.translate.gleu_score import sentence_gleu
 
     return sentence_gleu([reference.split()], text.split())
@@ -66,18 +62,17 @@ class NoSynonyms:
         return ()
 
 
-@cache
-def _scorer(name: str) -> RougeScorer:
-    return RougeScorer([name])
-
-
 def _rouge(metric: str, text: str, reference: str) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
     name = metric.replace("_", "")
-    return _scorer(name).score(reference, text)[name].fmeasure
+    return RougeScorer([name]).score(reference, text)[name].fmeasure
 
 
 def _rouge_l(text: str, reference: str) -> float:
     """As rouge-score's rougeL, whose table of len(text) x len(reference) entries would take gigabytes."""
+    from rouge_score.tokenizers import DefaultTokenizer
+
     words, reference_words = (DefaultTokenizer().tokenize(side) for side in (text, reference))
     shared = LCSseq.similarity(words, reference_words)
     return 2 * shared / (len(words) + len(reference_words)) if shared else 0.0

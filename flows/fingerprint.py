@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from tasks.schema.dataset import FileDataset
-
 
 def _told(path: Path) -> str:
     """A file by its bytes; a folder, which may hold a hundred thousand pictures, by the names and sizes in it."""
@@ -15,14 +13,13 @@ def _told(path: Path) -> str:
     return "\n".join(f"{file.relative_to(path)} {file.stat().st_size}" for file in files)
 
 
-def fingerprint(dataset: FileDataset) -> str | None:
-    """sha256 over the files and folders that the splits name; None where there is none here (a hub id, data on another
-    machine). Equal on every machine: no times and no absolute paths.
+def fingerprint(dataset: dict) -> str | None:
+    """sha256 over the files and folders that the splits of the section `dataset` name; None where there is none here
+    (a hub id, data on another machine). Equal on every machine: no times and no absolute paths.
     """
     digest, found = hashlib.sha256(), False
     for split in ("train", "val", "test"):
-        files = getattr(dataset, split)
-        for name, value in files.model_dump().items() if files else ():
+        for name, value in (dataset[split] or {}).items():
             path = Path(value) if isinstance(value, str) else None
             if path and path.exists():
                 digest.update(f"{split}.{name}\n{_told(path)}\n".encode())
