@@ -39,7 +39,8 @@ from tasks.models.budget import Budget, Matched
 from tasks.models.checkpoint import ROOT, Checkpoints, write_state
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
-from tasks.models.training import Job, arguments, curves
+from tasks.models.training import Job, arguments
+from tasks.models.trl import curves, make_options, make_rows
 from tasks.models.validation import Validation
 from tasks.params import Params, Rft, Sft, load_params
 
@@ -157,10 +158,12 @@ def fit(
     """`steps` supervised batches of questions and answers, or on from the job's checkpoint; the metrics of each."""
     if job.params.launch.backend == "fsdp":
         print("launch.backend fsdp: supervised steps run as with ddp, the model whole in each process", file=sys.stderr)
-    rows = job.rows([q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs])
+    rows = make_rows(
+        job, [q for q, _ in pairs], completion=[[{"role": "assistant", "content": text}] for _, text in pairs]
+    )
     job.budget = Budget()
     with scratch_folder() as scratch:
-        options = job.trainer_options(params, steps, scratch) | zero.options(job)
+        options = make_options(job, params, steps, scratch) | zero.options(job)
         callbacks, begun = [validation], None
         if job.checkpoints:
             resuming = Resuming(job, validation)

@@ -10,11 +10,9 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from datasets import Dataset, Image
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tasks.data.questions import conversation, fill
 from tasks.data.records import Question, read_questions, write_jsonl
 from tasks.graders import make_grader
 from tasks.graders.batch import grade_all, stop_if_invalid
@@ -30,31 +28,7 @@ from tasks.models.generate import answer
 from tasks.models.integrity import seal
 from tasks.models.loading import load_model, load_processor, tokenizer_of
 from tasks.models.validation import Validation
-from tasks.params import ALGORITHMS, Params, Rft, Sft
-
-# transformers' and TRL's names of what is kept of a step -> ours
-CURVES = {
-    "loss": "loss",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "kl": "kl",
-    "entropy": "entropy",
-    "completions/mean_length": "completion_length",
-    "completions/clipped_ratio": "truncated",
-    "frac_reward_zero_std": "zero_variance",
-    "clip_ratio/region_mean": "clip_fraction",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
-
-
-def curves(log_history: list[dict]) -> list[dict]:
-    """The steps of a transformers Trainer's log, under our names."""
-    return [
-        {"step": row["step"], **{ours: row[theirs] for theirs, ours in CURVES.items() if theirs in row}}
-        for row in log_history
-        if "loss" in row
-    ]
+from tasks.params import ALGORITHMS, Params
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -136,45 +110,6 @@ class Job:
     def gold_pairs(self) -> list[tuple[Question, str]]:
         """Each train question with each of its gold answers, in the model's units: what SFT is taught."""
         return [(question, text) for question in self.train for text in self.coordinates.write(question)]
-
-    def rows(self, questions: Sequence[Question], **columns: list) -> Dataset:
-        """Train questions as TRL takes them: `prompt`, the given columns, and `image` (decoded on access) of pictures.
-
-        Raises ValueError for pictures and problems in one slice, which TRL cannot hold in one table.
-        """
-        prompt = self.params.prompt
-        prompts = [
-            conversation(prompt, q) if q.turns else [{"role": "user", "content": fill(prompt, q)}] for q in questions
-        ]
-        rows = Dataset.from_dict({"prompt": prompts, **columns})
-        images = [str(self.pool / q.image) for q in questions if q.image is not None]
-        if len(images) not in (0, len(questions)):
-            raise ValueError(
-                f"{self.slice}: {len(images)} of {len(questions)} questions have a picture; give all or none"
-            )
-        return rows.add_column("image", images).cast_column("image", Image()) if images else rows
-
-    def trainer_options(self, params: Sft | Rft, steps: int, scratch: str) -> dict:
-        """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""
-        half = self.params.model.dtype != "float32"
-        return {
-            "output_dir": scratch,
-            "max_steps": steps,
-            "learning_rate": params.learning_rate,
-            "weight_decay": params.weight_decay,
-            "lr_scheduler_type": "linear",
-            "gradient_checkpointing": None,  # TRL's default is the deprecated name of the next one
-            "activation_checkpointing": half,
-            "bf16": self.params.model.dtype == "bfloat16",
-            "fp16": self.params.model.dtype == "float16",
-            "dataloader_pin_memory": torch.cuda.is_available(),
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "report_to": [],
-            "seed": self.seed,
-            "disable_tqdm": True,  # the validation callback has its own bar
-            "use_cpu": not torch.cuda.is_available(),  # else accelerate sees no processes without a GPU
-        }
 
     def save(self, model: PreTrainedModel, out: Path, validation: Validation | None, steps: list[dict]) -> None:
         """A plain Hugging Face folder with the best weights (of an adapter, as model.lora.output says), history.json

@@ -21,7 +21,7 @@ STAGES = {"zero2": 2, "zero3": 3, "zero3_offload": 3}
 
 
 def options(job: Job) -> dict:
-    """What the Trainer is told beside `trainer_options`; of the batch, rate and precision it tells DeepSpeed itself."""
+    """What the Trainer is told beside `make_options`; of the batch, rate and precision it tells DeepSpeed itself."""
     backend = job.params.launch.backend
     if backend not in STAGES:
         return {}

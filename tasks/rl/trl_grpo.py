@@ -7,7 +7,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from tasks.models import preflight, processes, zero
 from tasks.models.generate import control_tokens
-from tasks.models.training import Job, curves
+from tasks.models.training import Job
+from tasks.models.trl import curves, make_options, make_rows
 from tasks.models.validation import Validation
 from tasks.rl.rewards import grade
 
@@ -22,7 +23,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
         return grade(job.grader, texts, questions)[0]
 
     config = GRPOConfig(
-        **(job.trainer_options(params, params.steps, scratch) | zero.options(job)),
+        **(make_options(job, params, params.steps, scratch) | zero.options(job)),
         warmup_steps=params.warmup_steps,
         per_device_train_batch_size=params.prompts_per_step * params.num_generations // processes.world(),
         num_generations=params.num_generations,
@@ -36,7 +37,7 @@ def make_trainer(job: Job, scratch: str, callbacks: list[TrainerCallback]) -> GR
         scale_rewards="group" if params.scale_rewards else "none",
         generation_kwargs={"suppress_tokens": control_tokens(job.processor)},
     )
-    rows = job.rows(job.train, question=list(range(len(job.train))))
+    rows = make_rows(job, job.train, question=list(range(len(job.train))))
     trainer = GRPOTrainer(
         model, reward, config, train_dataset=rows, processing_class=job.processor, callbacks=callbacks
     )
