@@ -1,6 +1,6 @@
 """Grading in batches against one question at a time: seconds, and whether the completions are the same.
 
-`python -m benchmarks.grading [--json] [--pictures 40] [--batch-size 128]`
+`python -m benchmarks.grading [--json] [--pictures 40] [--batch-size 256]`
 
 The shipped model answers greedily, by the code of validation and grading, every question about embedded pictures.
 """

@@ -59,7 +59,7 @@ def check(launch: Launch) -> None:
     if launch.backend.startswith("zero") and not find_spec("deepspeed"):
         raise LaunchError(
             f"launch.backend {launch.backend}: DeepSpeed is not installed: pip install -e '.[deepspeed]' "
-            "(docs/processes.md), or take fsdp, which shards the same by PyTorch itself"
+            "(docs/processes.md), or take fsdp, which shards RFT by PyTorch itself"
         )
 
 

@@ -137,7 +137,7 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
             if other != split:
                 raise DataError(
                     f"the same {picture.what} are in {other} ({twin.source}) and in {split} ({picture.source}): "
-                    "remove one, or set dataset.leave_out_shared"
+                    "remove one, or take ++dataset.leave_out_shared=true"
                 )
 
 

@@ -1,10 +1,10 @@
 """Stages `warmup` and `sft`: supervised fine-tuning on a slice with TRL's SFTTrainer.
 
-`python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: the
-short one that RFT starts from, same code, the section `warmup` of params.yaml). The loss is on the completion only;
-the target is the gold answer with confidence 1 and, as thinking, the names of all that the picture shows. The weights
-kept are those that do best on val by the same grader that RFT is rewarded by. Several processes (`tasks.launch`, by
-accelerate's DDP) go through the batches of one, and each takes its part of every batch.
+`python -m tasks.sft --pool data/pool --slice data/slice/4-0 --seed 0 --out policies/sft-4-0` (`tasks.warmup`: what
+RFT starts from where its settings are not SFT's; same code, the section `warmup` of params.yaml). The loss is on the
+completion only; the target is the gold answer with confidence 1 and, as thinking, the names of all that the picture
+shows. The weights kept are those that do best on val by the same grader that RFT is rewarded by. Several processes
+(`tasks.launch`: accelerate's DDP, or DeepSpeed) go through the batches of one, and each takes its part of every batch.
 
 `--matched flops --warmup policies/warmup-4-0 --rft policies/grpo-4-0` (stage `sft_matched`, grid.matched) trains for as
 many steps as the FLOPs of that RFT run pay for; `--matched steps`, for as many as it took. What RFT spends is known

@@ -33,7 +33,7 @@ def test_the_shipped_file_loads():
         ("rft.learning_rate", -1e-4),
         ("rft.learning_rate", float("nan")),
         ("rft.num_generations", 1),
-        ("rft.warmup_steps", 100),  # as many as there are steps
+        ("rft.warmup_steps", 40),  # as many as there are steps
         ("rft.engine", "verl"),
         ("sft.steps", -1),
         ("sft.epochs", 1.0),  # beside steps

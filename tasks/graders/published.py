@@ -1,5 +1,5 @@
 """The published rewards, holes included, to set beside ours: in tests, in `benchmarks/hack_search.py`, and by the key
-`published` of a rubric (`reward=published_visual_rft`). Nothing shipped trains on them.
+`published` of a rubric (`reward=published_visual_rft`). No experiment takes them.
 
 Written from what was observed when Visual-RFT's reward code was executed at 9486633 (arXiv 2503.01785) and from what
 VLM-R1's does (arXiv 2504.07615); their text is not used. They take a completion and a question as our graders do.

@@ -7,7 +7,7 @@
 head that is thrown away at the end (dense supervision, as detectors are pretrained; it takes the tower to the digits'
 names within minutes, where next-token loss alone stays at chance for an hour). `talk`: the tower is frozen, and the
 language model learns the answers of `tasks.models.lessons` by next-token loss. Muon for the matrices, AdamW for the
-rest (Jordan et al. 2024), a learning rate that decays linearly over the last third. Under an hour on two cores.
+rest (Jordan et al. 2024), a learning rate that decays linearly over the last third. About an hour on two cores.
 """
 
 import argparse

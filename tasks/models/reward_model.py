@@ -1,8 +1,8 @@
 """ReFT's reward model (arXiv 2401.08967, section 4.4): is this chain right? Trained on samples, to choose among others.
 
 The policy with a linear head on its hidden state at a chain's last token, all its weights (or a LoRA adapter) trained
-by cross-entropy on chains of the warm-up, each once, labelled right or wrong by THE grader. The epoch kept is the one
-that chooses best on val; ReFT's code looks at the test for that.
+by cross-entropy on chains of what RFT began with, each once, labelled right or wrong by THE grader. The epoch kept is
+the one that chooses best on val; ReFT's code looks at the test for that.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the training stages share: their inputs, LoRA, the validation score, and the folder they leave behind."""
+"""What the training stages share: their inputs, the validation score, and the folder they leave behind."""
 
 import argparse
 import json

@@ -155,8 +155,8 @@ def _with_vllm(moments: dict[str, dict[str, float]], params: Params, gpu: Gpu) -
 
 
 def sft(params: Params, shapes: Shapes, load: Load, gpu: Gpu) -> Memory:
-    """A process of SFT, never sharded: TRL's trainer computes the vocabulary for every token, prompt and padding
-    included.
+    """A process of SFT, which only DeepSpeed shards (not planned for): TRL's trainer computes the vocabulary for every
+    token, prompt and padding included.
     """
     return _supervised(params, shapes, load, params.sft.batch_size)
 

@@ -1,7 +1,7 @@
 """Self-training, ReFT's baselines (arXiv 2401.08967, section 4.2): imitate one's own right answers.
 
-offline_st  the warm-up model samples `samples` answers to each train question; the right ones, at most `most_chains`
-            different ones a question, join the gold ones, and SFT goes on from the warm-up on both.
+offline_st  what it began with samples `samples` answers to each train question; the right ones, at most `most_chains`
+            different ones a question, join the gold ones, and SFT goes on from it on both.
 online_st   every step samples from the policy as it is, and takes one supervised step on the right answers and the gold
             ones. No KL, no wrong answers, no baseline.
 

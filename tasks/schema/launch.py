@@ -22,7 +22,7 @@ def shared_out(study):
     if (num == 1) != (backend == "single"):
         raise ValueError(f"launch.num_processes {num} does not go with launch.backend {backend}: 1 is `single`")
     if backend == "fsdp" and study.rft.engine == "trl":
-        raise ValueError("launch.backend fsdp: rft.engine trl runs with ddp only; take rft.engine kshot")
+        raise ValueError("launch.backend fsdp: rft.engine trl runs with ddp and zero* only; take rft.engine kshot")
     if backend not in ("single", "ddp") and study.model.lora and study.model.lora.quantize:
         raise ValueError(
             f"launch.backend {backend}: model.lora.quantize {study.model.lora.quantize} holds weights in 4 bits, which "
@@ -31,7 +31,7 @@ def shared_out(study):
     if backend.startswith("zero") and study.rft.engine == "kshot":
         raise ValueError(
             f"launch.backend {backend}: DeepSpeed averages as many backward passes of each process, where rft.engine "
-            "kshot sums over micro-batches, more in one than in another: take fsdp, which shards the same, or "
+            "kshot sums over micro-batches, more in one than in another: take fsdp, which shards RFT, or "
             "rft.engine trl"
         )
     batches = {"rft.prompts_per_step": study.rft.prompts_per_step}

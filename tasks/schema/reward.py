@@ -162,8 +162,8 @@ class Reward(Section):
 
 
 class RewardModel(Section):
-    """ReFT's, which chooses among a policy's samples (`grid.rerank`): `samples` answers of the warm-up to each train
-    question, learned from `epochs` times in batches of `batch_size`.
+    """ReFT's, which chooses among a policy's samples (`grid.rerank`): `samples` answers of what RFT began with to each
+    train question, learned from `epochs` times in batches of `batch_size`.
     """
 
     samples: Annotated[int, Field(ge=2)]

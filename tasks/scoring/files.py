@@ -1,7 +1,7 @@
 """AP of a file of detections against a file of labels: COCO's twelve numbers, and LVIS's thirteen.
 
 Boxes are in pixels ([x, y, w, h]). On valid files the numbers are those of pycocotools and of the LVIS API; what makes
-pycocotools wrong in silence (`shared/reference/reliability.md`: an annotation with id 0, no detection at all, a missing
+pycocotools wrong in silence (an annotation with id 0, no detection at all, a missing
 area) is repaired here, and what cannot be is refused.
 """
 

@@ -106,7 +106,7 @@ def test_auto_and_nothing_mean_the_same(conf, tmp_path, capsys):
     auto = compose(["+experiment=sums"])
     assert run(tmp_path, hyper()) == 0
     assert compose(["+experiment=sums"]) == auto
-    assert auto["rft"]["steps"] == 96  # of the preset's 100 whole passes: 12 over 64 rows by 8
+    assert auto["rft"]["steps"] == 40  # of the preset's 40 whole passes: 5 over 64 rows by 8
 
 
 @pytest.mark.parametrize("source", ["${item}", "\\${a}", "\\\\${a:b}", "$${", "a \\ ${", "${oc.env:HOME}"])

@@ -1,4 +1,4 @@
-"""Why a grader gave no grade. Such a grade is 0 and is counted; it never stops a run."""
+"""Why a grader gave no grade. Such a grade is 0 and is counted; too many stop a run (`tasks.graders.batch`, `jobs`)."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
