@@ -7,7 +7,7 @@ the same length and a random reward. Each runs in a process of its own, for its 
 its turn. `rollout` is all that comes before the first loss, grading included; `update` is the rest.
 
 `--sweep FOLDER --steps 2 --prompts 2` measures every prompt length and group size of SWEEP, small ones first, and
-leaves sweep.csv and sweep.png there; after `--minutes` it begins no further one.
+leaves sweep.csv and sweep.png there; after `--minutes` it begins no further one, and typed again it goes on.
 """
 
 import argparse
@@ -217,21 +217,31 @@ def measure(args: argparse.Namespace) -> dict:
     }
 
 
+def _measured(path: Path) -> list[dict]:
+    """The rows of an earlier sweep; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [row | {name: int(row[name]) for name in ("prompt_tokens", "generations")} for row in rows]
+
+
 def sweep(folder: Path, args: argparse.Namespace) -> list[dict]:
-    """A row for each pair of SWEEP that was begun in time."""
+    """A row for each pair of SWEEP that was begun in time, now or before."""
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = sorted(itertools.product(*SWEEP), key=lambda pair: pair[0] * pair[1])
+    rows, end = _measured(folder / "sweep.csv"), time.monotonic() + 60 * args.minutes
+    done = {(row["prompt_tokens"], row["generations"]) for row in rows}
+    pairs = sorted(set(itertools.product(*SWEEP)) - done, key=lambda pair: (pair[0] * pair[1], pair))
     print(f"{len(pairs)} settings in at most {args.minutes:g} minutes and the time of the last one begun")
-    rows, end = [], time.monotonic() + 60 * args.minutes
-    for prompt_tokens, generations in pairs:
+    for number, (prompt_tokens, generations) in enumerate(pairs):
         if time.monotonic() > end:
-            print(f"out of time: {len(pairs) - len(rows)} settings are left out")
+            print(f"out of time: {len(pairs) - number} settings are left out")
             break
         settings = {**vars(args), "prompt_tokens": prompt_tokens, "generations": generations}
         result = measure(argparse.Namespace(**settings))
         engines = {f"{name}_{part}": result[name][part] for name in ("kshot", "trl", "ratio") for part in PARTS}
         rows.append({"prompt_tokens": prompt_tokens, "generations": generations, **engines})
-        print("P {prompt_tokens}, G {generations}: step {ratio_step:.2f} times as fast".format(**rows[-1]))
+        print("P {prompt_tokens}, G {generations}: step {ratio_step:.2f} times as fast".format(**rows[-1]), flush=True)
         with (folder / "sweep.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()

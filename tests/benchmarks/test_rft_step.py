@@ -23,13 +23,16 @@ def test_a_sweep_leaves_a_table_and_a_plot(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "sweep.png").stat().st_size > 1000
 
 
-def test_a_sweep_out_of_time_keeps_what_it_has(tmp_path, monkeypatch, capsys):
-    clock = iter([0.0, 1.0, 61.0])
+def test_a_sweep_out_of_time_keeps_what_it_has_and_goes_on_when_typed_again(tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 61.0, *[70.0] * 16])
     figures = dict.fromkeys(rft_step.PARTS, 2.0)
     monkeypatch.setattr(rft_step, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(rft_step, "measure", lambda args: dict.fromkeys(("kshot", "trl", "ratio"), figures))
     assert len(rft_step.sweep(tmp_path, argparse.Namespace(**SMALLEST, minutes=1))) == 1
     assert "15 settings are left out" in capsys.readouterr().out
+    rows = rft_step.sweep(tmp_path, argparse.Namespace(**SMALLEST, minutes=1))
+    assert len({(row["prompt_tokens"], row["generations"]) for row in rows}) == len(rows) == 16
+    assert "15 settings in at most" in capsys.readouterr().out
 
 
 def test_the_picture_is_that_of_the_published_figures():
