@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect.client.orchestration import get_client
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -81,7 +82,15 @@ def _ray(cluster: Cluster) -> TaskRunner:
 @contextmanager
 def shared_server(cluster: Cluster) -> Iterator[None]:
     """One Prefect server for the flow and its workers, each of which else starts its own on the same database."""
-    if cluster.runner == "threads" or PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        with get_client(sync_client=True) as client:
+            if error := client.api_healthcheck():
+                raise ClusterError(
+                    f"PREFECT_API_URL is {url}, where no Prefect server answers ({error}): start one there "
+                    "(make ui) and wait until it is up, or unset it, and the run has a server of its own"
+                )
+        yield
+    elif cluster.runner == "threads":
         yield
     elif cluster.address:
         raise ClusterError(

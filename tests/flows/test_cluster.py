@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cluster import Cluster, ClusterError, shared_server
 from tests.flows.test_pipeline import (  # noqa: F401  (fixtures)
@@ -119,4 +120,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(runner, mo
 def test_workers_elsewhere_need_a_server_that_they_reach(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(ClusterError, match="PREFECT_API_URL"), shared_server(Cluster("dask", "tcp://there:8786", 2)):
+        pass
+
+
+def test_a_server_that_does_not_answer_is_named_before_any_work():
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(ClusterError, match=r"PREFECT_API_URL is http://127\.0\.0\.1:9/api, where no"),
+        shared_server(Cluster("threads", None, 2)),
+    ):
         pass
