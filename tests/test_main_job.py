@@ -75,7 +75,7 @@ def stage_processes(checkout: Path) -> list[str]:
 def test_a_killed_repro_is_finished_by_typing_it_again_and_a_third_runs_nothing(checkout):
     run(checkout, sys.executable, "-m", "flows.compose", *TINY)
     first = subprocess.Popen(["dvc", "repro"], cwd=checkout, env=ENV, stdout=subprocess.PIPE, text=True)
-    deadline = time.time() + 300
+    deadline = time.time() + 900
     while not any("tasks.rft" in command for command in stage_processes(checkout)):
         assert time.time() < deadline and first.poll() is None
         time.sleep(0.2)

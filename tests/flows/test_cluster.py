@@ -61,10 +61,13 @@ def ran() -> list[tuple[str, int, int, str]]:
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_stages_run_on_two_workers_and_that_of_a_killed_one_runs_again(environment, checkout, runner):  # noqa: F811
+def test_stages_run_on_two_workers_and_that_of_a_killed_one_runs_again(environment, checkout, runner, tmp_path_factory):  # noqa: F811
     """With two GPUs, of which each stage has one to itself; the rerun has one again, once the dead one's are free."""
     write_graph(GRAPH)
-    machine = {"CUDA_VISIBLE_DEVICES": "7,9", "TMPDIR": str(checkout)}
+    leases = tmp_path_factory.mktemp(
+        "t"
+    )  # of a short name: Ray's sockets lie in it, and a path of theirs has 107 bytes
+    machine = {"CUDA_VISIBLE_DEVICES": "7,9", "TMPDIR": str(leases)}
     flow = start({**environment, **machine}, "--runner", runner)
     until_started(2, flow)
     (_, kept, worker, gpu), (name, process, killed, other) = ran()
