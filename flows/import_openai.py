@@ -68,7 +68,10 @@ def to_yaml(value: object) -> str:
 def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, command: str) -> list[str]:
     """Write the three files; returns what to tell. JobError or ParamsError where something cannot be honoured."""
     body, spec = read_job(job)
-    rows = {split: read_rows(path, split) for split, path in files.items()}
+    rows, dropped = {}, []
+    for split, path in files.items():
+        rows[split], num = read_rows(path, split)
+        dropped += [f"{path}: {num} row(s) dropped, equal to another in messages and item"] * bool(num)
     name = name or _name(body, job)
     targets = {group: CONF / group / f"{name}.yaml" for group in ("experiment", *GROUPS)}
     for path in targets.values():
@@ -89,7 +92,7 @@ def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, 
     for group, text in {**texts, "experiment": head + to_yaml(rest)}.items():
         targets[group].write_text(text, encoding="utf-8")
     written = [f"wrote {os.path.relpath(path)}" for path in targets.values()]
-    return [*made.lines, *written, f"run: python -m flows.sweep +experiment={name}"]
+    return [*dropped, *made.lines, *written, f"run: python -m flows.sweep +experiment={name}"]
 
 
 def _name(body: Job, job: Path) -> str:

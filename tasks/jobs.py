@@ -19,7 +19,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from tasks.data.drafts import short
 from tasks.data.ingest import ingest
-from tasks.data.records import DataError, Problem, text_hash
+from tasks.data.questions import rank, together
+from tasks.data.records import DataError, Problem, json_hash
 from tasks.data.sources.openai import read_openai
 from tasks.graders.jobs import json_schema
 from tasks.graders.openai import Spec, parse_spec
@@ -116,27 +117,29 @@ def read_job(path: Path) -> tuple[Job, Spec]:
     return job, spec
 
 
-def read_rows(path: Path, split: str) -> list[Problem]:
-    """The rows of a file, equal conversations once. JobError where one cannot be honoured, or there are too many."""
+def read_rows(path: Path, split: str) -> tuple[list[Problem], int]:
+    """The rows of a file, equal ones once, and how many that dropped. JobError where one cannot be honoured, or there
+    are too many.
+    """
     try:
         found = ingest(read_openai(OpenaiFiles(rows=str(path)), path.parent), None, f"read {path.name}")
     except DataError as error:
         raise JobError(str(error)) from None
-    bad = [q for q in found.aside if not q.reason.startswith("same words")]
+    bad = [q for q in found.aside if not q.reason.startswith("same messages and item")]
     if bad:
         lines = [f"  line {q.line}: {q.reason}" for q in bad[:10]]
         raise JobError("\n".join([f"{path}: {len(bad)} row(s) that cannot be honoured", *lines]))
     if (most := MOST_ROWS.get(split)) and found.read["problem"] > most:
         raise JobError(f"{path}: {found.read['problem']} rows; a {split} file has {most:,} at most")
-    return [picture.record.problem for picture in found.pictures]
+    return [picture.record.problem for picture in found.pictures], len(found.aside)
 
 
 def refuse_shared(rows: dict[str, list[Problem]]) -> None:
-    """JobError for a conversation that stands in two of the files: scores on it would say nothing."""
+    """JobError for messages that stand in two of the files, whatever their items: scores on them would say nothing."""
     seen: dict[str, str] = {}
     for split, problems in rows.items():
         for problem in problems:
-            other = seen.setdefault(text_hash(problem.text), split)
+            other = seen.setdefault(json_hash(problem.turns), split)
             if other != split:
                 raise JobError(f"the same messages are in {other} and {split}; remove one: {short(problem.text)}")
 
@@ -164,7 +167,8 @@ def plan(job: Job, spec: Spec, base: Params, rows: dict[str, list[Problem]], fil
 def _plan_data(made: Plan, rows: dict[str, list[Problem]], files: dict[str, str]) -> int:
     """The data set; returns how many rows are left to learn from."""
     num_train, test = len(rows["train"]), "test" in rows
-    num_test = 0 if test else max(1, num_train // TEST_SHARE)
+    shown = sorted(rank("train", json_hash(problem.turns)) for problem in rows["train"])  # as `tasks.prepare` holds out
+    num_test = 0 if test else together(shown, max(1, num_train // TEST_SHARE))
     if num_train - num_test < 1:
         raise JobError(f"{files['train']}: {num_train} row(s), of which none is left to learn from; give --test")
     held = (

@@ -10,9 +10,12 @@ import pytest
 from flows import compose as composing
 from flows import import_openai
 from flows.compose import CONF, compose
+from tasks.data.records import read_records
 from tasks.graders.jobs import JobGrader
 from tasks.jobs import read_job, sft_target
 from tasks.params import validate
+from tasks.prepare import prepare
+from tasks.schema.dataset import OpenaiFiles
 
 EXAMPLE = Path(__file__).parents[1] / "openai_job"
 JOB = json.loads((EXAMPLE / "job.json").read_text())
@@ -175,6 +178,11 @@ ASKED = ROW["messages"][0]
             {"train": [ROW, {"messages": [{"role": "user", "content": "2 + 2?"}]}], "validation": [ROW]},
             "train and valid",
         ),
+        (
+            {"train": [{"messages": [{"role": "user", "content": "2?"}]}, ROW], "validation": [{**ROW, "answer": 3}]},
+            "train and valid",
+        ),
+        ({"train": [ROW, {**ROW, "answer": "3"}]}, "none is left to learn from"),  # the test has its conversation
     ],
 )
 def test_rows_that_cannot_be_honoured_are_refused_with_their_line(conf, tmp_path, capsys, rows, named):
@@ -182,6 +190,30 @@ def test_rows_that_cannot_be_honoured_are_refused_with_their_line(conf, tmp_path
     assert run(tmp_path, JOB, rows=rows) == 2
     assert named in capsys.readouterr().err
     assert listed(conf) == before
+
+
+def asked(text: str, answer: int) -> dict:
+    return {"messages": [{"role": "user", "content": text}], "answer": str(answer)}
+
+
+def test_rows_that_differ_in_case_or_item_are_kept_and_equal_ones_counted(conf, tmp_path, capsys):
+    rows = [asked(text, n) for text in ("print A", "Print A", "print a") for n in range(4)]
+    shuffled = dict(reversed(rows[0].items()))
+    assert run(tmp_path, JOB, rows={"train": [*rows, rows[3], shuffled], "validation": [asked("PRINT A", 0)]}) == 0
+    told = capsys.readouterr().out
+    assert "train.jsonl: 2 row(s) dropped, equal to another in messages and item" in told
+    assert "rows: 8 to train on, 1 to validate on; test: 4 of the training rows" in told  # a conversation stays whole
+
+
+def test_the_study_holds_out_as_many_rows_as_its_pool(conf, tmp_path, capsys):
+    rows = [asked(f"{n % 7}?", n) for n in range(30)]
+    assert run(tmp_path, JOB, rows={"train": rows}) == 0
+    params = validate(compose(["+experiment=sums"]), "sums")
+    files = {"train": {"rows": str(tmp_path / "train.jsonl")}, "val": {"rows": FILES[3]}}
+    summary = prepare(params.dataset.model_copy(update={k: OpenaiFiles(**v) for k, v in files.items()}), tmp_path / "p")
+    assert [summary["train"]] == params.grid.k and summary["test"] == params.dataset.num_test > 6
+    split = {name: {r.problem.text for r in read_records(tmp_path / f"p/{name}.jsonl")} for name in ("train", "test")}
+    assert not split["train"] & split["test"]
 
 
 def test_rows_without_what_the_grader_names_are_told_of(conf, tmp_path, capsys):

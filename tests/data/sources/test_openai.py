@@ -45,10 +45,11 @@ def test_a_row_comes_back_as_its_conversation_and_its_item(tmp_path):
         assert told == [{"role": "system", "content": "JSON!\n\nBe short."}, user]
 
 
-def test_equal_conversations_are_used_once_and_bad_rows_put_aside_with_their_line(tmp_path):
+def test_equal_rows_are_used_once_and_bad_ones_put_aside_with_their_line(tmp_path):
     bad = {"messages": [{"role": "user", "content": "2 + 2?"}], "tools": [{"type": "function"}]}
-    aside = pool(tmp_path, [*ROWS, ROWS[0], bad]) / "quarantine.jsonl"
+    other = {**ROWS[1], "answer": {"value": 0}}
+    aside = pool(tmp_path, [*ROWS, ROWS[0], bad, other]) / "quarantine.jsonl"
     reasons = {row["line"]: row["reason"] for row in map(json.loads, aside.read_text().splitlines())}
     assert len(reasons) == 2
-    assert any(line in (1, 7) and "same words" in reason for line, reason in reasons.items())
+    assert any(line in (1, 7) and "same messages and item" in reason for line, reason in reasons.items())
     assert reasons[8].startswith("tools cannot be honoured")
