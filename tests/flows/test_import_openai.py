@@ -112,6 +112,40 @@ def test_auto_and_nothing_mean_the_same(conf, tmp_path, capsys):
     assert auto["rft"]["steps"] == 40  # of the preset's 40 whole passes: 5 over 64 rows by 8
 
 
+def answered() -> dict:
+    """The example job as GET /fine_tuning/jobs/{id} gives it."""
+    job = copy.deepcopy(JOB)
+    job["user_provided_suffix"] = job.pop("suffix")
+    job["method"] |= {"supervised": None, "dpo": None}
+    job["method"]["reinforcement"]["hyperparameters"] |= {"eval_samples": None, "reasoning_effort": None}
+    job["method"]["reinforcement"]["response_format"] = None
+    return job | {
+        "object": "fine_tuning.job", "id": "ftjob-abc123", "created_at": 1721764800, "status": "succeeded",
+        "finished_at": 1721770000, "fine_tuned_model": "ft:o4-mini:org::abc", "organization_id": "org-123",
+        "result_files": ["file-result"], "trained_tokens": None, "error": {}, "estimated_finish": None,
+        "integrations": [], "metadata": None, "usage_metrics": None, "shared_with_openai": False, "eval_id": None,
+        "hyperparameters": None,
+    }  # fmt: skip
+
+
+def test_a_job_as_the_api_returns_it_is_the_job_that_was_asked_for(conf, tmp_path, capsys):
+    assert run(tmp_path, JOB) == 0
+    asked = compose(["+experiment=sums"])
+    capsys.readouterr()
+    assert run(tmp_path, answered()) == 0
+    assert compose(["+experiment=sums"]) == asked
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("object ")]
+    assert '"fine_tuning.job", id "ftjob-abc123", status "succeeded"' in line and line.endswith(": hosted; not used")
+    assert "eval_id" not in line and "trained_tokens" not in line
+
+
+def test_a_null_in_a_grader_is_a_key_that_is_not_there(conf, tmp_path):
+    judge = {"type": "score_model", "name": "judge", "model": "m", "input": [{"role": "user", "content": "?"}],
+             "range": None, "sampling_params": {"seed": None, "temperature": 0.5}, "pass_threshold": None}  # fmt: skip
+    spec = spec_of(tmp_path, judge)
+    assert spec.range == [0, 1] and spec.sampling_params.model_dump(exclude_none=True) == {"temperature": 0.5}
+
+
 @pytest.mark.parametrize("source", ["${item}", "\\${a}", "\\\\${a:b}", "$${", "a \\ ${", "${oc.env:HOME}"])
 def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path, source):
     text = f"def grade(sample, item):\n    return len({source!r})\n"
@@ -125,6 +159,9 @@ def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path,
         (changed("method.type", "supervised"), "method.type"),
         (changed("method.dpo", {}), "method.dpo"),
         (changed("modle", "o4-mini"), "modle"),
+        (changed("modle", None), "modle"),
+        (answered() | {"step_count": 7}, "step_count"),
+        (changed("method.reinforcement.grader", None), "method.reinforcement.grader: Field required"),
         (changed("hyperparameters", {"n_epochs": 3}), "hyperparameters"),
         (changed("integrations", [{"type": "wandb"}]), "integrations"),
         (changed("seed", -1), "seed"),

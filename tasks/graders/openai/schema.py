@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from tasks.graders.openai.formula import Formula, parse_formula
 from tasks.graders.openai.templates import Template
-from tasks.schema.base import Count, NonNegative, Section, Share
+from tasks.schema.base import Count, NonNegative, Share, Sparse
 
 MAX_SOURCE_BYTES = 256_000
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -23,7 +23,7 @@ class SpecError(ValueError):
     """A grader that cannot be used; the message names it and each bad key."""
 
 
-class StringCheck(Section):
+class StringCheck(Sparse):
     type: Literal["string_check"]
     name: str = ""
     input: Template
@@ -42,7 +42,7 @@ Metric = Literal[
 ]
 
 
-class TextSimilarity(Section):
+class TextSimilarity(Sparse):
     type: Literal["text_similarity"]
     name: str = ""
     input: Template
@@ -51,7 +51,7 @@ class TextSimilarity(Section):
     pass_threshold: Number | None = None
 
 
-class SamplingParams(Section):
+class SamplingParams(Sparse):
     """What is not given is left to the endpoint."""
 
     seed: int | None = None
@@ -62,12 +62,12 @@ class SamplingParams(Section):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
-class Text(Section):
+class Text(Sparse):
     type: Literal["input_text", "output_text"]
     text: Template
 
 
-class Image(Section):
+class Image(Sparse):
     type: Literal["input_image"]
     image_url: Template
     detail: Literal["low", "high", "auto"] = "auto"
@@ -79,7 +79,7 @@ def _parts(content: Any) -> Any:
     return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in parts]
 
 
-class Message(Section):
+class Message(Sparse):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         list[Annotated[Text | Image, Field(discriminator="type")]], Field(min_length=1), BeforeValidator(_parts)
@@ -87,7 +87,7 @@ class Message(Section):
     type: Literal["message"] = "message"
 
 
-class ModelGrader(Section):
+class ModelGrader(Sparse):
     name: str = ""
     model: str
     input: Annotated[list[Message], Field(min_length=1)]
@@ -135,7 +135,7 @@ def _has_grade(source: str) -> str:
     return source
 
 
-class Python(Section):
+class Python(Sparse):
     """`image_tag` names the hosted image and its packages; here the source finds the packages of this environment."""
 
     type: Literal["python"]
@@ -166,7 +166,7 @@ def _by_name(graders: Any) -> Any:
 Part = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel | Python, Field(discriminator="type")]
 
 
-class Multi(Section):
+class Multi(Sparse):
     type: Literal["multi"]
     name: str = ""
     graders: Annotated[dict[str, Part], Field(min_length=1), BeforeValidator(_by_name)]
