@@ -23,9 +23,15 @@ class SpecError(ValueError):
     """A grader that cannot be used; the message names it and each bad key."""
 
 
-class StringCheck(Sparse):
-    type: Literal["string_check"]
+class Grader(Sparse):
+    """What all have."""
+
     name: str = ""
+    pass_threshold: Number | None = None
+
+
+class StringCheck(Grader):
+    type: Literal["string_check"]
     input: Template
     reference: Template
     operation: Literal["eq", "ne", "neq", "like", "ilike"]
@@ -42,13 +48,11 @@ Metric = Literal[
 ]
 
 
-class TextSimilarity(Sparse):
+class TextSimilarity(Grader):
     type: Literal["text_similarity"]
-    name: str = ""
     input: Template
     reference: Template
     evaluation_metric: Annotated[Metric, BeforeValidator(_no_cosine)]
-    pass_threshold: Number | None = None
 
 
 class SamplingParams(Sparse):
@@ -87,8 +91,7 @@ class Message(Sparse):
     type: Literal["message"] = "message"
 
 
-class ModelGrader(Sparse):
-    name: str = ""
+class ModelGrader(Grader):
     model: str
     input: Annotated[list[Message], Field(min_length=1)]
     sampling_params: SamplingParams = SamplingParams()
@@ -97,7 +100,6 @@ class ModelGrader(Sparse):
 class ScoreModel(ModelGrader):
     type: Literal["score_model"]
     range: Annotated[list[Number], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
-    pass_threshold: Number | None = None
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -135,14 +137,12 @@ def _has_grade(source: str) -> str:
     return source
 
 
-class Python(Sparse):
+class Python(Grader):
     """`image_tag` names the hosted image and its packages; here the source finds the packages of this environment."""
 
     type: Literal["python"]
-    name: str = ""
     source: Annotated[str, AfterValidator(_has_grade)]
     image_tag: str | None = None
-    pass_threshold: Number | None = None
 
 
 def _by_name(graders: Any) -> Any:
@@ -166,9 +166,8 @@ def _by_name(graders: Any) -> Any:
 Part = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel | Python, Field(discriminator="type")]
 
 
-class Multi(Sparse):
+class Multi(Grader):
     type: Literal["multi"]
-    name: str = ""
     graders: Annotated[dict[str, Part], Field(min_length=1), BeforeValidator(_by_name)]
     calculate_output: str
 
