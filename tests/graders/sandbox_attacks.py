@@ -324,7 +324,10 @@ def main() -> None:
 def run(isolation: str, parent: dict) -> dict:
     """What became of each attack, and what was left to see by the call after one."""
     began = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*"))
-    with Sandbox(LIMITS, isolation, workers=1) as sandbox, Sandbox(IMPATIENT, isolation, workers=1) as impatient:
+    with (
+        Sandbox(LIMITS, isolation, workers=1, sources=["import numpy.random"]) as sandbox,
+        Sandbox(IMPATIENT, isolation, workers=1) as impatient,
+    ):
         at_rest = processes()
         became = {"user": os.getuid(), "isolation": sandbox.isolation}
         for name, (expected, source) in ATTACKS.items():

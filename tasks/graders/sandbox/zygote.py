@@ -4,7 +4,8 @@
     supervisor  reads the request, watches over the program, kills it, removes its folder, answers
     program     locks itself in, then runs the source
 
-Started by path, by an interpreter with an empty environment; stdlib alone, nothing of this project. On stdin and stdout
+Started by path, by an interpreter with an empty environment; nothing of this project, and beside the stdlib only what
+`imports` names. On stdin and stdout
 pass frames, a length of four bytes before each: first the policy (`worker.policy`), then requests
 [source, function, arguments]; an answer is [failure, error, seconds] and then what the program wrote, which only a
 parser that expects anything may read. Nothing here asks whether the program is honest about its own result: it could
@@ -51,6 +52,8 @@ def main() -> None:
     policy = json.loads(read_frame(0))
     for name in COMMON.split():
         importlib.import_module(name)
+    if policy["modules"]:
+        import_for_all(policy)
     for name in [name for name in os.environ if not name.endswith("_NUM_THREADS")]:
         del os.environ[name]
     if policy["counts_writes"]:
@@ -67,6 +70,26 @@ def main() -> None:
     finally:
         with contextlib.suppress(OSError):  # the parent may have removed it, and a mount stays
             os.rmdir(policy["scratch"])
+
+
+def import_for_all(policy: dict) -> None:
+    """Import what the programs will, and let each have the memory that this takes on top of its own. What cannot be
+    imported the program hears of itself.
+    """
+    before = address_space()
+    with contextlib.redirect_stdout(sys.stderr):  # ours is for answers
+        for name in policy["modules"]:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    policy["memory_bytes"] += address_space() - before
+    if numpy_random := sys.modules.get("numpy.random"):  # every call has numbers of its own, as `random` does by itself
+        os.register_at_fork(after_in_child=numpy_random.seed)
+
+
+def address_space() -> int:
+    """Bytes, as RLIMIT_AS counts them."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def end_with(work) -> None:
