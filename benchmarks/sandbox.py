@@ -3,7 +3,8 @@
 `python -m benchmarks.sandbox [--json] [--calls 500] [--isolation auto]`
 
 One call at a time, in turns with `subprocess.run([python, "-c", ...])` that grades the same sample: what else the
-machine does slows both, and tells less in their ratio.
+machine does slows both, and tells less in their ratio. Then graders that import a package, in a sandbox that was told
+of their sources and so imports it once, in turns with one that was not (a tenth of the calls).
 """
 
 import argparse
@@ -17,6 +18,16 @@ from tasks.graders.sandbox import Sandbox
 
 GRADER = "def grade(sample, item):\n    return float(sample['output_text'].strip() == item['answer'])"
 SAMPLE, ITEM = {"output_text": " 42 "}, {"answer": "42"}
+PACKAGES = {
+    "rapidfuzz": (
+        "from rapidfuzz import fuzz\n"
+        "def grade(sample, item):\n    return fuzz.ratio(sample['output_text'].strip(), item['answer']) / 100"
+    ),
+    "numpy": (
+        "import numpy as np\n"
+        "def grade(sample, item):\n    return np.mean([sample['output_text'].strip() == item['answer']])"
+    ),
+}
 PLAIN = f"import json, sys\n{GRADER}\nprint(grade(*json.load(sys.stdin)))"
 
 
@@ -47,6 +58,24 @@ def measure(calls: int, isolation: str) -> dict:
     }
 
 
+def measure_packages(calls: int, isolation: str) -> dict[str, dict]:
+    """{package: median milliseconds of a grader that imports it, each call for itself and once a worker}."""
+    found = {}
+    for package, source in PACKAGES.items():
+        with (
+            Sandbox(isolation=isolation, workers=1) as untold,
+            Sandbox(isolation=isolation, workers=1, sources=[source]) as told,
+        ):
+
+            def grade(sandbox: Sandbox, source: str = source) -> None:
+                assert sandbox.call(source, "grade", SAMPLE, ITEM).value == 1.0
+
+            pairs = [(timed(lambda: grade(untold)), timed(lambda: grade(told))) for _ in range(calls)]
+        each, once = (statistics.median(column) for column in zip(*pairs, strict=True))
+        found[package] = {"each_call_median_ms": each, "median_ms": once, "ratio": each / once}
+    return found
+
+
 def timed(work) -> float:
     began = time.perf_counter()
     work()
@@ -62,6 +91,7 @@ def main() -> None:
     if args.calls < 2:
         parser.error(f"--calls {args.calls}: at least 2")
     result = measure(args.calls, args.isolation)
+    result["packages"] = measure_packages(max(2, args.calls // 10), args.isolation)
     if args.json:
         print(json.dumps(result, indent=1))
         return
@@ -69,6 +99,11 @@ def main() -> None:
         "{isolation}, {calls} calls: median {median_ms:.1f} ms, p99 {p99_ms:.1f} ms; a plain interpreter "
         "{plain_median_ms:.1f} ms: {ratio:.1f} times as fast".format(**result)
     )
+    for package, figures in result["packages"].items():
+        print(
+            "a grader that imports {}: median {median_ms:.1f} ms; where each call imports it "
+            "{each_call_median_ms:.1f} ms: {ratio:.1f} times as fast".format(package, **figures)
+        )
 
 
 if __name__ == "__main__":

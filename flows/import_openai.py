@@ -3,9 +3,9 @@
     python -m flows.import_openai job.json --train train.jsonl --validation valid.jsonl --model qwen3_0_6b
     python -m flows.sweep +experiment=NAME
 
-job.json is the body of the request that creates the job. Says what each key became and writes NAME.yaml in
-conf/experiment/, conf/dataset/ and conf/reward/. What cannot be honoured is refused by name: exit code 2, and nothing
-is written. See docs/openai_jobs.md.
+job.json is the body of the request that creates the job, or the job as the API returns it. Says what each key became
+and writes NAME.yaml in conf/experiment/, conf/dataset/ and conf/reward/. What cannot be honoured is refused by name:
+exit code 2, and nothing is written. See docs/openai_jobs.md.
 """
 
 import argparse
@@ -68,7 +68,10 @@ def to_yaml(value: object) -> str:
 def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, command: str) -> list[str]:
     """Write the three files; returns what to tell. JobError or ParamsError where something cannot be honoured."""
     body, spec = read_job(job)
-    rows = {split: read_rows(path, split) for split, path in files.items()}
+    rows, dropped = {}, []
+    for split, path in files.items():
+        rows[split], num = read_rows(path, split)
+        dropped += [f"{path}: {num} row(s) dropped, equal to another in messages and item"] * bool(num)
     name = name or _name(body, job)
     targets = {group: CONF / group / f"{name}.yaml" for group in ("experiment", *GROUPS)}
     for path in targets.values():
@@ -89,11 +92,11 @@ def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, 
     for group, text in {**texts, "experiment": head + to_yaml(rest)}.items():
         targets[group].write_text(text, encoding="utf-8")
     written = [f"wrote {os.path.relpath(path)}" for path in targets.values()]
-    return [*made.lines, *written, f"run: python -m flows.sweep +experiment={name}"]
+    return [*dropped, *made.lines, *written, f"run: python -m flows.sweep +experiment={name}"]
 
 
 def _name(body: Job, job: Path) -> str:
-    name = body.suffix or job.resolve().parent.name
+    name = body.suffix or body.user_provided_suffix or job.resolve().parent.name
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "job"
 
 
@@ -105,7 +108,7 @@ def _option(text: str) -> str:
 
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.import_openai", description=__doc__.splitlines()[0])
-    parser.add_argument("job", type=Path, help="the body of the fine-tuning job, JSON")
+    parser.add_argument("job", type=Path, help="the fine-tuning job, JSON: the request's body or the API's answer")
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--test", type=Path, help="rows to report on; without, a fifth of the training rows")

@@ -4,8 +4,8 @@
      "method": {"type": "reinforcement", "reinforcement": {"grader": {...}, "response_format": {...},
       "hyperparameters": {"batch_size": "auto", "n_epochs": 5, "reasoning_effort": "medium", ...}}}}
 
-Source: the body of POST /fine_tuning/jobs (developers.openai.com/api/reference/resources/fine_tuning). How the hosted
-service turns a multiplier or an 'auto' into numbers is not published; what they become here is said line by line.
+How the hosted service turns a multiplier or an 'auto' into numbers is not published; what they become here is said line
+by line. The keys are in `tasks.schema.job`.
 """
 
 import json
@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from tasks.data.drafts import short
 from tasks.data.ingest import ingest
-from tasks.data.records import DataError, Problem, text_hash
+from tasks.data.questions import rank, together
+from tasks.data.records import DataError, Problem, json_hash
 from tasks.data.sources.openai import read_openai
 from tasks.graders.jobs import json_schema
 from tasks.graders.openai import Spec, parse_spec
@@ -34,8 +35,8 @@ from tasks.graders.openai.schema import (
 )
 from tasks.graders.openai.templates import Variable, parts
 from tasks.params import Params
-from tasks.schema.base import Positive, Section
 from tasks.schema.dataset import OpenaiFiles
+from tasks.schema.job import Answered, Hyperparameters, Job, Reinforcement
 
 MOST_ROWS = {"train": 50_000, "validation": 1_000}
 TEST_SHARE = 5  # one training row in so many is held out to test on, where no --test is given
@@ -43,48 +44,9 @@ EFFORT = {"low": 0.5, "default": 1.0, "medium": 1.0, "high": 2.0}  # of the mode
 NUM_CHECKPOINTS = 3
 FORMAT = "Answer with one JSON value of this JSON schema, and nothing else:\n"
 
-Auto = Literal["auto"]
-
 
 class JobError(ValueError):
     """A job that cannot be honoured; the message names the file and each key, row or value."""
-
-
-class Hyperparameters(Section):
-    """As published, with their ranges; each but `reasoning_effort` also 'auto'."""
-
-    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
-    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
-    learning_rate_multiplier: Positive | Auto = "auto"
-    compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | Auto = "auto"
-    eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
-    eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"
-    reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
-
-
-class Reinforcement(Section):
-    grader: dict[str, JsonValue]
-    hyperparameters: Hyperparameters = Hyperparameters()
-    response_format: dict[str, JsonValue] | None = None
-
-
-class Method(Section):
-    type: Literal["reinforcement"]
-    reinforcement: Reinforcement
-
-
-class Job(Section):
-    """The body of the request. What is hosted has no meaning here: `model` and the ids of files are only said."""
-
-    method: Method
-    model: str | None = None
-    training_file: str | None = None
-    validation_file: str | None = None
-    seed: Annotated[int, Field(ge=0)] | None = None
-    suffix: str | None = None
-    metadata: dict[str, str] | None = None
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = None  # a run is shown in MLflow
-    hyperparameters: None = None  # deprecated: of supervised jobs
 
 
 @dataclass
@@ -116,27 +78,29 @@ def read_job(path: Path) -> tuple[Job, Spec]:
     return job, spec
 
 
-def read_rows(path: Path, split: str) -> list[Problem]:
-    """The rows of a file, equal conversations once. JobError where one cannot be honoured, or there are too many."""
+def read_rows(path: Path, split: str) -> tuple[list[Problem], int]:
+    """The rows of a file, equal ones once, and how many that dropped. JobError where one cannot be honoured, or there
+    are too many.
+    """
     try:
         found = ingest(read_openai(OpenaiFiles(rows=str(path)), path.parent), None, f"read {path.name}")
     except DataError as error:
         raise JobError(str(error)) from None
-    bad = [q for q in found.aside if not q.reason.startswith("same words")]
+    bad = [q for q in found.aside if not q.reason.startswith("same messages and item")]
     if bad:
         lines = [f"  line {q.line}: {q.reason}" for q in bad[:10]]
         raise JobError("\n".join([f"{path}: {len(bad)} row(s) that cannot be honoured", *lines]))
     if (most := MOST_ROWS.get(split)) and found.read["problem"] > most:
         raise JobError(f"{path}: {found.read['problem']} rows; a {split} file has {most:,} at most")
-    return [picture.record.problem for picture in found.pictures]
+    return [picture.record.problem for picture in found.pictures], len(found.aside)
 
 
 def refuse_shared(rows: dict[str, list[Problem]]) -> None:
-    """JobError for a conversation that stands in two of the files: scores on it would say nothing."""
+    """JobError for messages that stand in two of the files, whatever their items: scores on them would say nothing."""
     seen: dict[str, str] = {}
     for split, problems in rows.items():
         for problem in problems:
-            other = seen.setdefault(text_hash(problem.text), split)
+            other = seen.setdefault(json_hash(problem.turns), split)
             if other != split:
                 raise JobError(f"the same messages are in {other} and {split}; remove one: {short(problem.text)}")
 
@@ -150,6 +114,10 @@ def plan(job: Job, spec: Spec, base: Params, rows: dict[str, list[Problem]], fil
     for key in ("model", "training_file", "validation_file", "metadata"):
         if (value := getattr(job, key)) is not None:
             made.say(key, value, f"hosted; here {base.model.path}" if key == "model" else "hosted; not used")
+    told = {key: value for key in Answered.model_fields if (value := getattr(job, key)) is not None}
+    if told:
+        named = ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
+        made.lines.append(f"{named}: hosted; not used")
     num_train = _plan_data(made, rows, files)
     _plan_training(made, method.hyperparameters, base, num_train)
     seed = job.seed or 0
@@ -164,7 +132,8 @@ def plan(job: Job, spec: Spec, base: Params, rows: dict[str, list[Problem]], fil
 def _plan_data(made: Plan, rows: dict[str, list[Problem]], files: dict[str, str]) -> int:
     """The data set; returns how many rows are left to learn from."""
     num_train, test = len(rows["train"]), "test" in rows
-    num_test = 0 if test else max(1, num_train // TEST_SHARE)
+    shown = sorted(rank("train", json_hash(problem.turns)) for problem in rows["train"])  # as `tasks.prepare` holds out
+    num_test = 0 if test else together(shown, max(1, num_train // TEST_SHARE))
     if num_train - num_test < 1:
         raise JobError(f"{files['train']}: {num_train} row(s), of which none is left to learn from; give --test")
     held = (

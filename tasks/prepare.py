@@ -31,7 +31,7 @@ from tasks.data.drafts import Quarantined
 from tasks.data.ingest import Picture, Split, ingest, nfc
 from tasks.data.near import near_duplicates
 from tasks.data.pictures import copy_picture
-from tasks.data.questions import rank
+from tasks.data.questions import rank, together
 from tasks.data.records import DataError, Record, write_jsonl
 from tasks.data.sources import READERS
 from tasks.data.words import write_words
@@ -96,7 +96,7 @@ def arrange(dataset: FileDataset, splits: dict[str, Split]) -> dict[str, list[Pi
     that show no chosen category.
     """
     for name, split in splits.items():
-        split.pictures.sort(key=lambda p: rank(name, p.record.pixel_hash))
+        split.pictures.sort(key=lambda p: (rank(name, p.shown), p.record.pixel_hash))
     pictures = {"train": splits["train"].pictures}
     for name in ("test", "val"):
         num = getattr(dataset, f"num_{name}")
@@ -107,10 +107,10 @@ def arrange(dataset: FileDataset, splits: dict[str, Split]) -> dict[str, list[Pi
         rest = pictures["train"]
         showing = sum(p.shows for p in rest)
         num = num or max(1, showing // HELD_OUT[name])
-        if num >= showing:
+        held = together([p.shown for p in rest], len(_first(rest, num)))
+        if num >= showing or held == len(rest):
             raise DataError(f"dataset.num_{name}: {num} pictures to hold out of the {showing} of train; lower it")
-        pictures[name] = _first(rest, num)
-        rest = rest[len(pictures[name]) :]
+        pictures[name], rest = rest[:held], rest[held:]
         pictures["train"] = [p for p in rest if p.shows]
         splits["train"].left_out.update(item for p in rest if not p.shows for item in p.items.elements())
     return {name: pictures[name] for name in SPLITS}
@@ -121,11 +121,11 @@ def leave_out_shared(splits: dict[str, Split], pictures: dict[str, list[Picture]
     seen: set[str] = set()
     for name in reversed(SPLITS):
         own = pictures[name]
-        pictures[name] = [p for p in own if p.record.pixel_hash not in seen]
+        pictures[name] = [p for p in own if p.shown not in seen]
         for picture in own:
-            if picture.record.pixel_hash in seen:
+            if picture.shown in seen:
                 splits[name if name in splits else "train"].left_out.update(picture.items)
-        seen |= {p.record.pixel_hash for p in own}
+        seen |= {p.shown for p in own}
 
 
 def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
@@ -133,7 +133,7 @@ def refuse_leaks(pictures: dict[str, list[Picture]]) -> None:
     seen: dict[str, tuple[str, Picture]] = {}
     for split, members in pictures.items():
         for picture in members:
-            other, twin = seen.setdefault(picture.record.pixel_hash, (split, picture))
+            other, twin = seen.setdefault(picture.shown, (split, picture))
             if other != split:
                 raise DataError(
                     f"the same {picture.what} are in {other} ({twin.source}) and in {split} ({picture.source}): "

@@ -155,10 +155,10 @@ def parse_json(text: str, without: str | None = None) -> object:
         raise ValueError("nested too deeply") from None
 
 
-def text_fault(value: object) -> str | None:
-    """Why `value` cannot be a name or an instruction, or None."""
+def text_fault(value: object, what: str = "name") -> str | None:
+    """Why `value` cannot be a name or an instruction (`what` it is called), or None."""
     if not isinstance(value, str) or not value.strip():
-        return f"name is not text: {short(value)}"
+        return f"{what} is not text: {short(value)}"
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        return f"name is not valid Unicode: {short(value)}"
+        return f"{what} is not valid Unicode: {short(value)}"
     return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.data.drafts import Draft, Form, Quarantined, Reading, Region, short, text_fault
 from tasks.data.numbers import parse_number
 from tasks.data.pictures import Look, look_at_all
-from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, Shape, text_hash
+from tasks.data.records import Box, DataError, Object, Problem, Record, Referring, Shape, json_hash, text_hash
 
 LETTER = re.compile(r"[A-Za-z]")
 TAG = re.compile(r"</?(?:think|answer)>")  # those of the frame that answers stand in
@@ -34,8 +34,16 @@ class Picture:
 
     @property
     def what(self) -> str:
-        """What it is known by."""
-        return "pixels" if self.record.problem is None else "words"
+        """What of it may stand in one split only."""
+        if self.record.problem is None:
+            return "pixels"
+        return "messages" if self.record.problem.task == "job" else "words"
+
+    @property
+    def shown(self) -> str:
+        """Hash of `what` a model is shown. Rows of a job may share it: the same messages with another item."""
+        job = self.what == "messages"
+        return json_hash(self.record.problem.turns) if job else self.record.pixel_hash
 
     @property
     def items(self) -> Counter:
@@ -256,7 +264,8 @@ def without_twins(split: Split, files: dict[str, Draft], by_pixels: bool) -> Non
             same = Quarantined(draft.file, "annotation", draft.item, "region stands twice: in another row", draft.line)
             split.aside += [same] * twice
             continue
-        reason = f"same {first.what} as another {draft.kind} of this split: {first.record.id}"
+        what = "messages and item" if first.what == "messages" else first.what
+        reason = f"same {what} as another {draft.kind} of this split: {first.record.id}"
         split.aside.append(Quarantined(draft.file, draft.kind, draft.item, reason, draft.line))
         same = Quarantined(draft.file, "annotation", draft.item, f"its image is quarantined: {draft.item}", draft.line)
         split.aside += [same] * picture.items["annotation"]
@@ -280,10 +289,13 @@ def _problem_fault(problem: Problem) -> str | None:
 
 
 def look_at_words(problem: Problem) -> Look | str:
-    """What a picture's look is, for a problem: known by its words, without sides. Or why there is none."""
+    """What a picture's look is, for a problem: without sides, known by its words. A job's row is known by all of it,
+    since case may be what is asked about, and its item is what it is graded with. Or why there is none.
+    """
     if fault := text_fault(problem.text) or _problem_fault(problem):
         return fault
-    return Look(0, 0, text_hash(problem.text), near_hash=0, as_is=True, suffix="")
+    known_by = json_hash([problem.turns, problem.item]) if problem.task == "job" else text_hash(problem.text)
+    return Look(0, 0, known_by, near_hash=0, as_is=True, suffix="")
 
 
 def _chosen(

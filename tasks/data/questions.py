@@ -12,6 +12,13 @@ def rank(*parts: object) -> str:
     return hashlib.sha256(":".join(map(str, parts)).encode()).hexdigest()
 
 
+def together(keys: Sequence[str], num: int) -> int:
+    """How many to hold out of a sorted list: `num`, or as many more as it takes not to part equal ones."""
+    while 0 < num < len(keys) and keys[num] == keys[num - 1]:
+        num += 1
+    return num
+
+
 def in_words(objects: Sequence[tuple[str, Box]]) -> str:
     """The objects in words from left to right, with corners in thousandths: 'two [134, 18], six [179, 384]'."""
     ordered = sorted(objects, key=lambda o: (o[1], o[0]))

@@ -81,7 +81,8 @@ class Problem:
 @dataclass(frozen=True)
 class Record:
     """A picture, or a `problem` without one: then `image` is None and the sides are 0. `image` is relative to the
-    pool's folder; `pixel_hash` is of the decoded RGB pixels and the size, or of the problem's words.
+    pool's folder; `pixel_hash` is of the decoded RGB pixels and the size, of the problem's words, or of a job's
+    row.
 
     `objects` are for detection, `label` (the class of the whole picture) for classification, `referring` for grounding.
     `ignore` holds regions that are not asked for (COCO crowds, VOC 'difficult'). Training does not ask their categories
@@ -153,6 +154,11 @@ def pixel_hash(image: Image.Image) -> str:
 def text_hash(text: str) -> str:
     """SHA-256 of the words, whatever their case, spacing and Unicode form: the `pixel_hash` of a problem."""
     return hashlib.sha256(" ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()).hexdigest()
+
+
+def json_hash(value: object) -> str:
+    """SHA-256 of a JSON value, exact but for the order of keys: the `pixel_hash` of an imported job's row."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable) -> None:

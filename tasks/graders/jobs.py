@@ -86,7 +86,8 @@ class JobGrader:
     def _grade_all(self) -> BatchGrader:
         parts = self.parts.values()
         programmed, judged = (any(isinstance(p, kinds) for p in parts) for kinds in (Python, JUDGES))
-        sandbox = Sandbox(isolation=self._reward.isolation, workers=WORKERS) if programmed else None
+        sources = [part.source for part in parts if isinstance(part, Python)]
+        sandbox = Sandbox(isolation=self._reward.isolation, workers=WORKERS, sources=sources) if programmed else None
         return make_batch_grader(self._spec, sandbox, self._judge() if judged else None)
 
     def _judge(self) -> Judge:

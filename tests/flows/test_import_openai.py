@@ -10,9 +10,12 @@ import pytest
 from flows import compose as composing
 from flows import import_openai
 from flows.compose import CONF, compose
+from tasks.data.records import read_records
 from tasks.graders.jobs import JobGrader
 from tasks.jobs import read_job, sft_target
 from tasks.params import validate
+from tasks.prepare import prepare
+from tasks.schema.dataset import OpenaiFiles
 
 EXAMPLE = Path(__file__).parents[1] / "openai_job"
 JOB = json.loads((EXAMPLE / "job.json").read_text())
@@ -109,6 +112,40 @@ def test_auto_and_nothing_mean_the_same(conf, tmp_path, capsys):
     assert auto["rft"]["steps"] == 40  # of the preset's 40 whole passes: 5 over 64 rows by 8
 
 
+def answered() -> dict:
+    """The example job as GET /fine_tuning/jobs/{id} gives it."""
+    job = copy.deepcopy(JOB)
+    job["user_provided_suffix"] = job.pop("suffix")
+    job["method"] |= {"supervised": None, "dpo": None}
+    job["method"]["reinforcement"]["hyperparameters"] |= {"eval_samples": None, "reasoning_effort": None}
+    job["method"]["reinforcement"]["response_format"] = None
+    return job | {
+        "object": "fine_tuning.job", "id": "ftjob-abc123", "created_at": 1721764800, "status": "succeeded",
+        "finished_at": 1721770000, "fine_tuned_model": "ft:o4-mini:org::abc", "organization_id": "org-123",
+        "result_files": ["file-result"], "trained_tokens": None, "error": {}, "estimated_finish": None,
+        "integrations": [], "metadata": None, "usage_metrics": None, "shared_with_openai": False, "eval_id": None,
+        "hyperparameters": None,
+    }  # fmt: skip
+
+
+def test_a_job_as_the_api_returns_it_is_the_job_that_was_asked_for(conf, tmp_path, capsys):
+    assert run(tmp_path, JOB) == 0
+    asked = compose(["+experiment=sums"])
+    capsys.readouterr()
+    assert run(tmp_path, answered()) == 0
+    assert compose(["+experiment=sums"]) == asked
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("object ")]
+    assert '"fine_tuning.job", id "ftjob-abc123", status "succeeded"' in line and line.endswith(": hosted; not used")
+    assert "eval_id" not in line and "trained_tokens" not in line
+
+
+def test_a_null_in_a_grader_is_a_key_that_is_not_there(conf, tmp_path):
+    judge = {"type": "score_model", "name": "judge", "model": "m", "input": [{"role": "user", "content": "?"}],
+             "range": None, "sampling_params": {"seed": None, "temperature": 0.5}, "pass_threshold": None}  # fmt: skip
+    spec = spec_of(tmp_path, judge)
+    assert spec.range == [0, 1] and spec.sampling_params.model_dump(exclude_none=True) == {"temperature": 0.5}
+
+
 @pytest.mark.parametrize("source", ["${item}", "\\${a}", "\\\\${a:b}", "$${", "a \\ ${", "${oc.env:HOME}"])
 def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path, source):
     text = f"def grade(sample, item):\n    return len({source!r})\n"
@@ -122,6 +159,9 @@ def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path,
         (changed("method.type", "supervised"), "method.type"),
         (changed("method.dpo", {}), "method.dpo"),
         (changed("modle", "o4-mini"), "modle"),
+        (changed("modle", None), "modle"),
+        (answered() | {"step_count": 7}, "step_count"),
+        (changed("method.reinforcement.grader", None), "method.reinforcement.grader: Field required"),
         (changed("hyperparameters", {"n_epochs": 3}), "hyperparameters"),
         (changed("integrations", [{"type": "wandb"}]), "integrations"),
         (changed("seed", -1), "seed"),
@@ -175,6 +215,11 @@ ASKED = ROW["messages"][0]
             {"train": [ROW, {"messages": [{"role": "user", "content": "2 + 2?"}]}], "validation": [ROW]},
             "train and valid",
         ),
+        (
+            {"train": [{"messages": [{"role": "user", "content": "2?"}]}, ROW], "validation": [{**ROW, "answer": 3}]},
+            "train and valid",
+        ),
+        ({"train": [ROW, {**ROW, "answer": "3"}]}, "none is left to learn from"),  # the test has its conversation
     ],
 )
 def test_rows_that_cannot_be_honoured_are_refused_with_their_line(conf, tmp_path, capsys, rows, named):
@@ -182,6 +227,30 @@ def test_rows_that_cannot_be_honoured_are_refused_with_their_line(conf, tmp_path
     assert run(tmp_path, JOB, rows=rows) == 2
     assert named in capsys.readouterr().err
     assert listed(conf) == before
+
+
+def asked(text: str, answer: int) -> dict:
+    return {"messages": [{"role": "user", "content": text}], "answer": str(answer)}
+
+
+def test_rows_that_differ_in_case_or_item_are_kept_and_equal_ones_counted(conf, tmp_path, capsys):
+    rows = [asked(text, n) for text in ("print A", "Print A", "print a") for n in range(4)]
+    shuffled = dict(reversed(rows[0].items()))
+    assert run(tmp_path, JOB, rows={"train": [*rows, rows[3], shuffled], "validation": [asked("PRINT A", 0)]}) == 0
+    told = capsys.readouterr().out
+    assert "train.jsonl: 2 row(s) dropped, equal to another in messages and item" in told
+    assert "rows: 8 to train on, 1 to validate on; test: 4 of the training rows" in told  # a conversation stays whole
+
+
+def test_the_study_holds_out_as_many_rows_as_its_pool(conf, tmp_path, capsys):
+    rows = [asked(f"{n % 7}?", n) for n in range(30)]
+    assert run(tmp_path, JOB, rows={"train": rows}) == 0
+    params = validate(compose(["+experiment=sums"]), "sums")
+    files = {"train": {"rows": str(tmp_path / "train.jsonl")}, "val": {"rows": FILES[3]}}
+    summary = prepare(params.dataset.model_copy(update={k: OpenaiFiles(**v) for k, v in files.items()}), tmp_path / "p")
+    assert [summary["train"]] == params.grid.k and summary["test"] == params.dataset.num_test > 6
+    split = {name: {r.problem.text for r in read_records(tmp_path / f"p/{name}.jsonl")} for name in ("train", "test")}
+    assert not split["train"] & split["test"]
 
 
 def test_rows_without_what_the_grader_names_are_told_of(conf, tmp_path, capsys):

@@ -212,7 +212,7 @@ ATTACKS = {
         """
         import sys
         import __main__
-        for name in ('refuse', 'describe', 'write_frame', 'judge', 'supervise'):
+        for name in ('plain', 'describe', 'write_frame', 'judge', 'supervise'):
             setattr(__main__, name, lambda *a: '[null, 1.0]')
         for name in ('os', 'json', 'json.encoder', '_json', 'builtins', '__main__'):
             sys.modules[name] = None
@@ -224,6 +224,35 @@ ATTACKS = {
         """
         class Number(float): __repr__ = __str__ = __float__ = lambda self: '1.0'
         def f(parent): return Number(0.25)
+        """,
+    ),
+    "a number that is never one": (
+        "bad_result",
+        """
+        class Number:
+            def __float__(self): return Number()
+        def f(parent): return [Number()]
+        """,
+    ),
+    "a number that is itself": (
+        "bad_result",
+        "class Number:\n    def item(self): return self\ndef f(parent): return Number()",
+    ),
+    "a number that takes for ever": (
+        "timeout",
+        "class Number:\n    def __float__(self):\n        while True: pass\ndef f(parent): return Number()",
+    ),
+    "a number that exits": (
+        "no_result",
+        "import os\nclass Number:\n    def item(self): os._exit(0)\ndef f(parent): return Number()",
+    ),
+    "a number that forges": (
+        "bad_result",
+        """
+        import os
+        class Number:
+            def __float__(self): return os.write(3, b'[null,1.0]') * 1.0
+        def f(parent): return Number()
         """,
     ),
     "not a number": ("bad_result", "def f(parent): return float('nan')"),
@@ -295,7 +324,10 @@ def main() -> None:
 def run(isolation: str, parent: dict) -> dict:
     """What became of each attack, and what was left to see by the call after one."""
     began = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*"))
-    with Sandbox(LIMITS, isolation, workers=1) as sandbox, Sandbox(IMPATIENT, isolation, workers=1) as impatient:
+    with (
+        Sandbox(LIMITS, isolation, workers=1, sources=["import numpy.random"]) as sandbox,
+        Sandbox(IMPATIENT, isolation, workers=1) as impatient,
+    ):
         at_rest = processes()
         became = {"user": os.getuid(), "isolation": sandbox.isolation}
         for name, (expected, source) in ATTACKS.items():

@@ -151,8 +151,10 @@ def test_time_out_concurrency_and_isolation_are_passed_on(monkeypatch):
     monkeypatch.setattr("tasks.graders.jobs.make_batch_grader", lambda *_: lambda pairs: [])
     job = JobReward(grader=both(python("return 1.0")), judge_timeout=5, judge_concurrency=2, isolation="bubblewrap")
     JobGrader(job)._grade_all  # noqa: B018
-    assert told == {"isolation": "bubblewrap", "workers": WORKERS}
+    sources = [python("return 1.0")["source"]]
+    assert told == {"isolation": "bubblewrap", "workers": WORKERS, "sources": sources}
     JobGrader(JobReward(**{**dict(job), "grader": JUDGE}))._grade_all  # noqa: B018
+    told.pop("sources")
     assert told == {"isolation": "bubblewrap", "workers": WORKERS, "timeout": 5, "concurrency": 2, "cache": None}
 
 

@@ -84,6 +84,35 @@ def test_installed_packages_can_be_imported(sandbox):
 
 
 @pytest.mark.parametrize(
+    "result, value",
+    [
+        ("numpy.float32(0.5)", 0.5),
+        ("numpy.float64(0.25)", 0.25),
+        ("numpy.int64(2**53 + 1)", 2**53 + 1),
+        ("numpy.bool_(True)", True),
+        ("numpy.array(0.5)", 0.5),
+        ("numpy.mean([1, 0], dtype='float32')", 0.5),
+        ("Fraction(1, 4)", 0.25),
+        ("Decimal('0.1')", 0.1),
+        ("[numpy.int8(1), {'a': Decimal(2)}]", [1, {"a": 2.0}]),
+    ],
+)
+def test_numbers_that_json_does_not_know_are_numbers(sandbox, result, value):
+    source = f"import numpy\nfrom decimal import Decimal\nfrom fractions import Fraction\ndef f(): return {result}"
+    ran = sandbox.call(source, "f")
+    assert ran.value == value and type(ran.value) is type(value), ran
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["numpy.float32('nan')", "numpy.array([1.0, 2.0])", "numpy.complex64(1)", "b'1'", "Decimal('inf')", "float"],
+)
+def test_what_is_no_number_is_not_made_one(sandbox, result):
+    ran = sandbox.call(f"import numpy\nfrom decimal import Decimal\ndef f(): return {result}", "f")
+    assert (ran.value, ran.failure) == (None, Failure.BAD_RESULT), ran
+
+
+@pytest.mark.parametrize(
     "source, kind, word",
     [
         ("def other(): pass", Failure.NO_FUNCTION, "'f'"),

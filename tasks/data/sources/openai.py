@@ -4,7 +4,8 @@ input).
     {"messages": [{"role": "developer", "content": "..."}, {"role": "user", "content": "..."}], "answer": "7"}
 
 The last message is the user's. Every key but `messages` and `tools` belongs to the grader's `item`. Tools, pictures and
-sound cannot be honoured: such a line is put aside with its reason.
+sound cannot be honoured: such a line is put aside with its reason. Null keys of a message, which clients write for what
+it does not have, are no keys.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from tasks.data.sources.lines import read_problem_rows
 from tasks.schema.dataset import OpenaiFiles
 
 ROLES = ("system", "developer", "user", "assistant")
+SYSTEM = ("system", "developer")
 TURN = {"role", "content", "name"}  # `name` tells people of one role apart, and no chat template asks for it
 
 
@@ -25,18 +27,24 @@ def _content(content: object) -> str:
         if not isinstance(part, dict) or part.get("type") != "text":
             kind = part.get("type") if isinstance(part, dict) else part
             raise ValueError(f"content that is no text cannot be honoured: {short(kind)}")
-        if fault := text_fault(part.get("text")):
-            raise ValueError(f"content: {fault}")
+        if not isinstance(part.get("text"), str):
+            raise ValueError(text_fault(part.get("text"), "content"))
     return "".join(part["text"] for part in parts)
 
 
-def _turn(message: object) -> dict[str, str]:
+def _turn(message: object) -> dict[str, str] | None:
+    """The turn to send; None for a system message that says nothing. What is null in a message is not there."""
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         role = message.get("role") if isinstance(message, dict) else message
         raise ValueError(f"role is none of {', '.join(ROLES)}: {short(role)}")
-    if unknown := sorted(message.keys() - TURN):
+    if unknown := sorted(key for key in message.keys() - TURN if message[key] is not None):
         raise ValueError(f"a message's {unknown[0]} cannot be honoured: {short(message[unknown[0]])}")
-    return {"role": message["role"], "content": _content(message.get("content"))}
+    content = "" if message.get("content") is None else _content(message["content"])
+    if message["role"] in SYSTEM and not content.strip():
+        return None
+    if fault := text_fault(content, "content"):
+        raise ValueError(fault)
+    return {"role": message["role"], "content": content}
 
 
 def problem_of(row: object) -> Problem:
@@ -48,9 +56,9 @@ def problem_of(row: object) -> Problem:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages is not a list of messages: {short(messages)}")
-    turns = tuple(map(_turn, messages))
-    if turns[-1]["role"] != "user":
-        raise ValueError(f"the last message is not the user's: {short(turns[-1]['role'])}")
+    turns = tuple(filter(None, map(_turn, messages)))
+    if not turns or turns[-1]["role"] != "user":
+        raise ValueError(f"the last message is not the user's: {short(messages[-1]['role'])}")
     if len(turns) == 1:
         text = turns[0]["content"]
     else:

@@ -1,8 +1,8 @@
 """score_model and label_model: the request that a judge gets, and the grade that its reply gives.
 
 The judge is asked for the documented response format, {"steps": [{"description", "conclusion"}], "result"}, by a strict
-JSON schema. An endpoint that does not hold judges to one may also answer the bare result. A role `developer` is sent as
-`system`, which every chat template knows.
+schema. An endpoint that does not hold judges to one may also answer the bare result, put a Markdown fence around it, or
+begin with its thinking. A role `developer` is sent as `system`, which every chat template knows.
 """
 
 from tasks.graders.openai.failures import Failure, Score
@@ -72,10 +72,23 @@ def _part(part, context: Context) -> dict:
     return {"type": "text", "text": render(part.text, context)}
 
 
+def _bare(content: str) -> str:
+    """A reply without the one thinking part that it begins with, and the one fence around all the rest. No more: what
+    would be picked out of other words may be what the judge quotes of the graded text.
+    """
+    content = content.strip()
+    if content.startswith("<think>"):
+        content = content.partition("</think>")[2].strip()
+    if content.startswith("```") and content.endswith("```"):
+        content = content[3:-3].removeprefix("json").strip()
+    return content
+
+
 def _result(content: str) -> object:
     """`result` of the response format, or the whole answer where it is no object; a bare label is no JSON."""
+    content = _bare(content)
     try:
         value = parse_json(content)
     except ValueError:
-        return content.strip()
+        return content
     return value.get("result") if isinstance(value, dict) else value

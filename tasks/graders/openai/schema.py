@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from tasks.graders.openai.formula import Formula, parse_formula
 from tasks.graders.openai.templates import Template
-from tasks.schema.base import Count, NonNegative, Section, Share
+from tasks.schema.base import Count, NonNegative, Share, Sparse
 
 MAX_SOURCE_BYTES = 256_000
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -23,9 +23,15 @@ class SpecError(ValueError):
     """A grader that cannot be used; the message names it and each bad key."""
 
 
-class StringCheck(Section):
-    type: Literal["string_check"]
+class Grader(Sparse):
+    """What all have."""
+
     name: str = ""
+    pass_threshold: Number | None = None
+
+
+class StringCheck(Grader):
+    type: Literal["string_check"]
     input: Template
     reference: Template
     operation: Literal["eq", "ne", "neq", "like", "ilike"]
@@ -42,16 +48,14 @@ Metric = Literal[
 ]
 
 
-class TextSimilarity(Section):
+class TextSimilarity(Grader):
     type: Literal["text_similarity"]
-    name: str = ""
     input: Template
     reference: Template
     evaluation_metric: Annotated[Metric, BeforeValidator(_no_cosine)]
-    pass_threshold: Number | None = None
 
 
-class SamplingParams(Section):
+class SamplingParams(Sparse):
     """What is not given is left to the endpoint."""
 
     seed: int | None = None
@@ -62,12 +66,12 @@ class SamplingParams(Section):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
-class Text(Section):
+class Text(Sparse):
     type: Literal["input_text", "output_text"]
     text: Template
 
 
-class Image(Section):
+class Image(Sparse):
     type: Literal["input_image"]
     image_url: Template
     detail: Literal["low", "high", "auto"] = "auto"
@@ -79,7 +83,7 @@ def _parts(content: Any) -> Any:
     return [{"type": "input_text", "text": part} if isinstance(part, str) else part for part in parts]
 
 
-class Message(Section):
+class Message(Sparse):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         list[Annotated[Text | Image, Field(discriminator="type")]], Field(min_length=1), BeforeValidator(_parts)
@@ -87,8 +91,7 @@ class Message(Section):
     type: Literal["message"] = "message"
 
 
-class ModelGrader(Section):
-    name: str = ""
+class ModelGrader(Grader):
     model: str
     input: Annotated[list[Message], Field(min_length=1)]
     sampling_params: SamplingParams = SamplingParams()
@@ -97,7 +100,6 @@ class ModelGrader(Section):
 class ScoreModel(ModelGrader):
     type: Literal["score_model"]
     range: Annotated[list[Number], Field(min_length=2, max_length=2)] = Field(default=[0.0, 1.0])
-    pass_threshold: Number | None = None
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -135,14 +137,12 @@ def _has_grade(source: str) -> str:
     return source
 
 
-class Python(Section):
+class Python(Grader):
     """`image_tag` names the hosted image and its packages; here the source finds the packages of this environment."""
 
     type: Literal["python"]
-    name: str = ""
     source: Annotated[str, AfterValidator(_has_grade)]
     image_tag: str | None = None
-    pass_threshold: Number | None = None
 
 
 def _by_name(graders: Any) -> Any:
@@ -166,9 +166,8 @@ def _by_name(graders: Any) -> Any:
 Part = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel | Python, Field(discriminator="type")]
 
 
-class Multi(Section):
+class Multi(Grader):
     type: Literal["multi"]
-    name: str = ""
     graders: Annotated[dict[str, Part], Field(min_length=1), BeforeValidator(_by_name)]
     calculate_output: str
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tasks.graders.sandbox.records import Limits, SandboxError
 ZYGOTE = Path(__file__).with_name("zygote.py")
 # Nothing of the parent's. String hashes, so the order of sets, are the same in each worker; libraries start no threads.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # pyarrow's, which pandas imports where it is
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 LIBRARIES = ("/lib", "/lib64")  # links into /usr on most systems
 MOUNTED_SCRATCH = "/scratch"
@@ -63,9 +65,10 @@ class Isolation:
     def name(self) -> str:
         return f"{self.kind}+seccomp+rlimits"
 
-    def policy(self, limits: Limits, scratch: str) -> dict:
+    def policy(self, limits: Limits, scratch: str, modules: Sequence[str]) -> dict:
         """What the zygote is told: plain data, so that it needs nothing of this project."""
         return {
+            "modules": [] if self.bwrap else modules,  # without /proc, nobody knows what memory they take
             "landlock": self.landlock,
             "readable": [*readable(), *DEVICES],
             "filter": base64.b64encode(seccomp.program()).decode(),

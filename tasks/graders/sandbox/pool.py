@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
+from tasks.graders.sandbox.imports import worth_importing
 from tasks.graders.sandbox.isolation import choose
 from tasks.graders.sandbox.records import Failure, Limits, Ran, SandboxError
 from tasks.graders.sandbox.worker import Worker
@@ -25,19 +26,28 @@ class Sandbox:
     `isolation`: 'landlock', 'bubblewrap', or 'auto' for the first of them that there is; the attribute of that name
     says what is in force. SandboxError where it is not available or a probe gets out: a program is never run without.
     A worker that has ended is replaced before the next call, so that only the call which it broke in is an error.
+    `sources` are programs that will be called: what they import of known packages is imported once a worker.
     """
 
-    def __init__(self, limits: Limits | None = None, isolation: str = "auto", workers: int = 2):
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        isolation: str = "auto",
+        workers: int = 2,
+        sources: Iterable[str] = (),
+    ):
         if workers < 1:
             raise ValueError(f"workers is {workers}: at least 1")
         self.limits = limits or Limits()
         self._chosen = choose(isolation)
+        self._modules = worth_importing(sources)
         self.isolation = self._chosen.name
         self._workers: list[Worker] = []
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         try:
-            for _ in range(workers):
-                self._idle.put(self._start())
+            with ThreadPoolExecutor(workers) as threads:  # each may have to import much
+                for worker in threads.map(lambda _: self._start(), range(workers)):
+                    self._idle.put(worker)
         except BaseException:
             self.close()
             raise
@@ -78,12 +88,13 @@ class Sandbox:
             return list(threads.map(attempt, calls))
 
     def _start(self) -> Worker:
-        self._workers.append(Worker(self._chosen, self.limits))
-        return self._workers[-1]
+        worker = Worker(self._chosen, self.limits, self._modules)
+        self._workers.append(worker)
+        return worker
 
     def _replaced(self, ended: Worker) -> Worker:
         """A new worker in its place; SandboxError where none can be started, and the next call tries again."""
-        worker = Worker(self._chosen, self.limits)
+        worker = Worker(self._chosen, self.limits, self._modules)
         self._workers[self._workers.index(ended)] = worker
         ended.close()
         return worker

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+from collections.abc import Sequence
 
 from tasks.graders.sandbox.isolation import ENVIRONMENT, PROBE, Isolation
 from tasks.graders.sandbox.records import MAX_DEPTH, MAX_ERROR, Failure, Limits, Ran, SandboxError
@@ -21,7 +22,7 @@ LEAVING = 5.0  # seconds to end by itself
 class Worker:
     """SandboxError where it cannot be started, a probe gets out of it, or it breaks: it has `ended` then, for good."""
 
-    def __init__(self, isolation: Isolation, limits: Limits):
+    def __init__(self, isolation: Isolation, limits: Limits, modules: Sequence[str] = ()):
         self.limits = limits
         self.scratch = tempfile.mkdtemp(prefix="kshot-sandbox-")
         self.process = subprocess.Popen(
@@ -36,7 +37,7 @@ class Worker:
         self._answers = select.poll()
         self._answers.register(self.process.stdout, select.POLLIN)
         try:
-            self._send(json.dumps(isolation.policy(limits, self.scratch)).encode())
+            self._send(json.dumps(isolation.policy(limits, self.scratch, modules)).encode())
             with tempfile.NamedTemporaryFile() as outside:
                 ran = self.call(PROBE, "reached", outside.name)
             if ran.failure:

@@ -4,7 +4,8 @@
     supervisor  reads the request, watches over the program, kills it, removes its folder, answers
     program     locks itself in, then runs the source
 
-Started by path, by an interpreter with an empty environment; stdlib alone, nothing of this project. On stdin and stdout
+Started by path, by an interpreter with an empty environment; nothing of this project, and beside the stdlib only what
+`imports` names. On stdin and stdout
 pass frames, a length of four bytes before each: first the policy (`worker.policy`), then requests
 [source, function, arguments]; an answer is [failure, error, seconds] and then what the program wrote, which only a
 parser that expects anything may read. Nothing here asks whether the program is honest about its own result: it could
@@ -51,6 +52,8 @@ def main() -> None:
     policy = json.loads(read_frame(0))
     for name in COMMON.split():
         importlib.import_module(name)
+    if policy["modules"]:
+        import_for_all(policy)
     for name in [name for name in os.environ if not name.endswith("_NUM_THREADS")]:
         del os.environ[name]
     if policy["counts_writes"]:
@@ -67,6 +70,26 @@ def main() -> None:
     finally:
         with contextlib.suppress(OSError):  # the parent may have removed it, and a mount stays
             os.rmdir(policy["scratch"])
+
+
+def import_for_all(policy: dict) -> None:
+    """Import what the programs will, and let each have the memory that this takes on top of its own. What cannot be
+    imported the program hears of itself.
+    """
+    before = address_space()
+    with contextlib.redirect_stdout(sys.stderr):  # ours is for answers
+        for name in policy["modules"]:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+    policy["memory_bytes"] += address_space() - before
+    if numpy_random := sys.modules.get("numpy.random"):  # every call has numbers of its own, as `random` does by itself
+        os.register_at_fork(after_in_child=numpy_random.seed)
+
+
+def address_space() -> int:
+    """Bytes, as RLIMIT_AS counts them."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def end_with(work) -> None:
@@ -168,7 +191,7 @@ def run_program(policy: dict, result: int, output: int, request: bytes, token: b
     What that needs afterwards is out of the source's way: local names, and an encoder in C, so that patched builtins or
     modules change nothing here.
     """
-    write, encode = os.write, c_make_encoder({}, refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+    write, encode = os.write, c_make_encoder({}, plain, encode_basestring_ascii, None, ":", ",", False, False, False)
     null = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((null, 0), (output, 1), (output, 2)):
         os.dup2(old, new)
@@ -192,8 +215,14 @@ def run_program(policy: dict, result: int, output: int, request: bytes, token: b
         left = left[write(3, left) :]
 
 
-def refuse(value: object) -> None:
-    raise TypeError(f"a result of type {type(value).__name__} is not JSON")
+def plain(value: object, get=getattr) -> object:
+    """A number that the encoder does not know as one that it does: of numpy the bool, int or float that it holds, of
+    Fraction, Decimal and the like a float. It is the program's own code that converts: it chooses its result anyway.
+    """
+    convert = get(value, "item", None) or get(value, "__float__", None)
+    if convert is None:
+        raise TypeError(f"a result of type {type(value).__name__} is not JSON")
+    return convert()
 
 
 def run(request: bytes) -> list:

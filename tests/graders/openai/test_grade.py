@@ -154,6 +154,9 @@ def python(body: str) -> dict:
         ("return sample['output_json']['n']", 4.0, None),  # as documented: any finite float
         ("return sample['choices'][0]['message']['content'] == sample['output_text']", 1.0, None),
         ("return -2", -2.0, None),
+        ("import numpy; return numpy.float32(0.5)", 0.5, None),
+        ("import numpy; return numpy.bool_(True)", 1.0, None),  # as True is
+        ("import decimal; return decimal.Decimal('0.25')", 0.25, None),
         ("return sample['output_tools'][0]", 0.0, "IndexError"),
         ("raise ValueError('no')", 0.0, "no"),
         ("return float('nan')", 0.0, ""),

@@ -34,6 +34,16 @@ def test_a_list_of_graders_is_called_by_names():
     assert list(spec.graders) == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_pass_threshold_is_taken_by_every_grader_and_changes_nothing(name):
+    asked = {**copy.deepcopy(PUBLISHED[name]), "pass_threshold": 0.5}
+    plain = {**asked, "pass_threshold": None}
+    spec, same = parse_spec(asked, name), parse_spec(plain, name)
+    assert spec.pass_threshold == 0.5 and spec.model_copy(update={"pass_threshold": None}) == same
+    label = {**published.LABEL_MODEL, "pass_threshold": 1}
+    parse_spec({"type": "multi", "graders": {"tone": label}, "calculate_output": "tone"}, name)
+
+
 def changed(spec: dict, **fields) -> dict:
     made = {**copy.deepcopy(spec), **fields}
     return {key: value for key, value in made.items() if value is not ...}
