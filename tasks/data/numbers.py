@@ -8,9 +8,10 @@ is a regular expression on a text that is capped first; nothing is evaluated.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_CHARACTERS = 80
+LEAST_DIGITS = 3  # of a rounding: 0.03 is too coarse to stand for 0.031
 WORD = re.compile(r"[a-z']+")
 SCALES = {"dozen": 12.0, "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 DOUBTS = re.compile(
@@ -36,14 +37,20 @@ NUMBER = re.compile(
 
 @dataclass(frozen=True)
 class Quantity:
-    """A finite number. Of '25%', `value` is 25 and `percent` true: it is met by 25, and by 0.25."""
+    """A finite number. Of '25%', `value` is 25 and `percent` true: it is met by 25, and by 0.25. `decimals` are those
+    that it may be rounded to: None of a whole number, a fraction, '2.5 million' or less than LEAST_DIGITS digits.
+    """
 
     value: float
     percent: bool = False
+    decimals: int | None = field(default=None, compare=False)  # 7.00 is 7
 
     @property
-    def readings(self) -> tuple[float, ...]:
-        return (self.value, self.value / 100) if self.percent else (self.value,)
+    def readings(self) -> tuple["Quantity", ...]:
+        if not self.percent:
+            return (self,)
+        decimals = None if self.decimals is None else self.decimals + 2
+        return (Quantity(self.value, decimals=self.decimals), Quantity(self.value / 100, decimals=decimals))
 
 
 def parse_number(text: str) -> Quantity | None:
@@ -66,7 +73,14 @@ def parse_number(text: str) -> Quantity | None:
         return None
     value *= scale
     negative = (found["sign"] or found["sign2"]) in ("-", "\u2212")
-    return Quantity(-value if negative else value, found["percent"] is not None)
+    as_written = scale == 1 and not (found["below"] or found["exponent"])
+    decimals = _decimals(found["number"]) if as_written else None
+    return Quantity(-value if negative else value, found["percent"] is not None, decimals)
+
+
+def _decimals(number: str) -> int | None:
+    digits, decimals = re.sub("[.,]", "", number), len(number.partition(".")[2])
+    return decimals if decimals and len(digits.lstrip("0")) >= LEAST_DIGITS else None
 
 
 def _scale(unit: str, attached: bool) -> float | None:
