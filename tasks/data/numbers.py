@@ -13,19 +13,28 @@ from dataclasses import dataclass, field
 MAX_CHARACTERS = 80
 LEAST_DIGITS = 3  # of a rounding: 0.03 is too coarse to stand for 0.031
 WORD = re.compile(r"[a-z']+")
-SCALES = {"dozen": 12.0, "hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+SCALES = {
+    "dozen": 12.0, "hundred": 1e2, "thousand": 1e3, "lakh": 1e5, "million": 1e6, "mn": 1e6, "crore": 1e7,
+    "billion": 1e9, "bn": 1e9, "trillion": 1e12,
+}  # fmt: skip
+LETTERS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 DOUBTS = re.compile(
-    r"\b(?:or|nor|not?|never|but|if|unless|is|isn't|isnt|are|aren't|was|wasn't|wrong|incorrect|false|maybe|perhaps|possibly|"
-    r"probably|about|approximately|roughly|least|most|ish|so)\b"
+    r"\b(?:or|nor|not?|never|but|if|unless|is|isn't|isnt|are|aren't|was|wasn't|maybe|perhaps|possibly|probably|about|"
+    r"approximately|roughly|least|most|ish|so|(?:wrong|incorrect|false|mistaken)(?=\W*$))\b"  # '5 wrong answers'
 )
-GOES_ON = re.compile(  # a number in words
-    r"and|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
-    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
+NUMERAL = (
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty)"
+)
+GOES_ON = re.compile(  # but for '7 five-dollar bills', '7 quarters', '7 half dollars', '7 meters squared', '7 times'
+    rf"(?!^[a-z]+-[a-z])\b{NUMERAL}\b|\b(?:plus|minus|versus|vs|pi)\b|^\W*(?:squared|cubed)\b|"
+    r"\b(?:halves|thirds|fourths|(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths)\b|^(?:half|third)$|"
+    rf"(?!^)\b(?:half|quarters?|third)\b|\b(?:and|times|to)\s(?:an?\s)?(?:{'|'.join(SCALES)})s?\b"
 )
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"  # 1,234 or 1234, never 1,2,3
 CURRENCY = r"(?:(?:US|rs\s?\.?)?\s?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?)"
 NUMBER = re.compile(
-    rf"(?P<sign>[-+\u2212]?)\s?{CURRENCY}?\s?(?P<sign2>[-+\u2212]?)"
+    rf"(?P<sign>[-+\u2212]?)\s?(?P<currency>{CURRENCY})?\s?(?P<sign2>[-+\u2212]?)"
     rf"(?:(?P<whole>{DIGITS})\s(?=[0-9]+\s?/))?"
     rf"(?P<number>{DIGITS}(?:\.[0-9]++)?|\.[0-9]++)(?P<exponent>[eE][-+]?[0-9]{{1,3}})?"
     rf"(?:\s?/\s?(?P<below>{DIGITS}(?:\.[0-9]++)?))?"
@@ -68,7 +77,8 @@ def parse_number(text: str) -> Quantity | None:
         value /= below
     if found["whole"] is not None:
         value += float(found["whole"].replace(",", ""))
-    scale = _scale(found["unit"] or "", attached=text[: found.start("unit")][-1:].isdecimal())
+    attached = text[: found.start("unit")][-1:].isdecimal()
+    scale = _scale(found["unit"] or "", attached, found["currency"] is not None)
     if scale is None or not math.isfinite(value * scale):
         return None
     value *= scale
@@ -83,19 +93,22 @@ def _decimals(number: str) -> int | None:
     return decimals if decimals and len(digits.lstrip("0")) >= LEAST_DIGITS else None
 
 
-def _scale(unit: str, attached: bool) -> float | None:
+def _scale(unit: str, attached: bool, priced: bool) -> float | None:
     """What a number is to be multiplied with for the words after it; None where they doubt it, or go on with it, as in
-    'three hundred and five'. A 'k' is a thousand where it is `attached`: '300 K' is a temperature.
+    'three hundred and five'. A letter counts where it is `attached`, and beyond k of a price alone: '300 K' is a
+    temperature, '5m' a length, and nobody knows of '5M' or '$5 m'.
     """
-    words = WORD.findall(unit.lower())
-    if DOUBTS.search(unit.lower()):
+    words, letter = WORD.findall(unit.lower()), re.match(r"[kKmMbB]\b", unit)
+    if DOUBTS.search(unit.lower()) or GOES_ON.search(unit.lower()):
         return None
-    if attached and re.match(r"k\b", unit):
-        return 1e3
+    if letter and attached and (priced or letter[0] == "k"):
+        return LETTERS.get(letter[0])
+    if letter and (priced or (attached and letter[0] in "MB")):
+        return None
     scale = 1.0
     while words and (step := SCALES.get(words[0].removesuffix("s"))):
         scale, words = scale * step, words[1:]
-    return None if scale > 1 and words and GOES_ON.fullmatch(words[0]) else scale
+    return None if scale > 1 and words[:1] == ["and"] else scale
 
 
 def plain(value: float) -> str:
