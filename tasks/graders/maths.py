@@ -113,15 +113,10 @@ def _near(stated: Quantity, gold: Quantity, absolute: float, relative: float) ->
 
 
 def _rounds(one: Quantity, to: Quantity) -> bool:
-    """Whether `to` is `one`, rounded to the decimals that it is written with: half up or half to even. With fewer
-    decimals than these, `one` would have to be equal.
+    """Whether `to` is `one`, rounded to the decimals that it is written with: what has fewer would have to be equal. A
+    tie may go either way: half up, half to even, or as floats have it (Python's 24.095 is 24.09).
     """
-    if to.decimals is None:
-        return False
-    unit = 10.0**-to.decimals
-    up = (abs(to.value) - abs(one.value)) / unit
-    even = round(abs(to.value) / unit) % 2 == 0
-    return one.value * to.value > 0 and -0.5 - (SLIP if even else -SLIP) < up < 0.5 + SLIP
+    return to.decimals is not None and abs(one.value - to.value) <= (0.5 + SLIP) * 10.0**-to.decimals
 
 
 def _holds(left: str, sign: str, right: str, result: str) -> bool:
