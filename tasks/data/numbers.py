@@ -1,9 +1,9 @@
 """Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '-0.5', '3 million',
-'2 dozen', '5k'.
+'2 dozen', '5k', '$1.5M', '18 m^2', 'x = 18', '**18**', '\\boxed{18}'.
 
-One number and nothing else: a list, a sentence or a second number is none, nor is one that is hedged or taken back ('7
-or eight', '7 is wrong', '7 at least'). NaN, infinity, True, 1e999 and ten thousand digits are none either. The grammar
-is a regular expression on a text that is capped first; nothing is evaluated.
+One number and nothing else: a list, a sentence or a second number is none, nor is one that is hedged, taken back or
+goes on in words ('7 or eight', '7 is wrong', '7 at least', '7 and a half'). NaN, infinity, True, 1e999 and ten thousand
+digits are none either. The grammar is a regular expression on a text that is capped first; nothing is evaluated.
 """
 
 import math
@@ -31,15 +31,20 @@ GOES_ON = re.compile(  # but for '7 five-dollar bills', '7 quarters', '7 half do
     r"\b(?:halves|thirds|fourths|(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths)\b|^(?:half|third)$|"
     rf"(?!^)\b(?:half|quarters?|third)\b|\b(?:and|times|to)\s(?:an?\s)?(?:{'|'.join(SCALES)})s?\b"
 )
-DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]++)"  # 1,234 or 1234, never 1,2,3
-CURRENCY = r"(?:(?:US|rs\s?\.?)?\s?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?)"
+# 1,234, India's 1,00,000, or 1234; never 1,2,3
+DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]{1,2}(?:,[0-9]{2}(?![0-9]))++,[0-9]{3}|[0-9]++)"
+CURRENCY = (  # MathQA's readers have cut 's . 180' from 'rs . 180'
+    r"(?:(?:US|rs\s?\.?)?\s?\\?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?|s\s?\.|USD|EUR|GBP|INR)"
+)
+AREA = r"(?:[cmk]?m|yd|(?:ft|in)(?!\s[23]))\s?\^?\s?[23]"  # '5 ft 2' are feet and inches, '1 in 2' are odds
+WRAPPED = re.compile(r"\*\*([^*]++)\*\*\.?|\$?\\boxed\{([^{}]++)\}\$?\.?")
 NUMBER = re.compile(
-    rf"(?P<sign>[-+\u2212]?)\s?(?P<currency>{CURRENCY})?\s?(?P<sign2>[-+\u2212]?)"
-    rf"(?:(?P<whole>{DIGITS})\s(?=[0-9]+\s?/))?"
+    rf"(?:[a-z]\s?=\s?)?(?P<sign>[-+\u2212]?)\s?(?P<currency>{CURRENCY})?\s?(?P<sign2>[-+\u2212]?)"
+    rf"(?:(?P<whole>{DIGITS})\s(?:and\s)?(?=[0-9]+\s?/))?"
     rf"(?P<number>{DIGITS}(?:\.[0-9]++)?|\.[0-9]++)(?P<exponent>[eE][-+]?[0-9]{{1,3}})?"
     rf"(?:\s?/\s?(?P<below>{DIGITS}(?:\.[0-9]++)?))?"
-    r"\s?(?P<percent>%|percent\b|per cent\b)?"
-    r"\s?(?P<unit>[A-Za-z\u00b0$\u20ac\u00a3][A-Za-z\u00b0\u00b2\u00b3 ./'^()-]*)?\.?",
+    r"\s?(?P<percent>\\?%|percent\b|per cent\b)?"
+    rf"\s?(?P<unit>(?:/\s?)?(?:{AREA}|(?:\\?\$|[A-Za-z\u00b0\u20ac\u00a3])[A-Za-z\u00b0\u00b2\u00b3 ./'^()-]*))?\.?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -65,9 +70,12 @@ class Quantity:
 def parse_number(text: str) -> Quantity | None:
     """The number that a text is, its currency and unit aside; None where it is none. Units are not compared."""
     text = text.strip()
-    if len(text) > MAX_CHARACTERS or not (found := NUMBER.fullmatch(text)):
+    if len(text) > MAX_CHARACTERS:
         return None
-    if found["sign"] and found["sign2"]:
+    while inner := WRAPPED.fullmatch(text):
+        text = inner[inner.lastindex].strip()
+    found = NUMBER.fullmatch(text)
+    if not found or (found["sign"] and found["sign2"]):
         return None
     value = float(found["number"].replace(",", "") + (found["exponent"] or ""))
     if found["below"] is not None:
@@ -96,17 +104,17 @@ def _decimals(number: str) -> int | None:
 def _scale(unit: str, attached: bool, priced: bool) -> float | None:
     """What a number is to be multiplied with for the words after it; None where they doubt it, or go on with it, as in
     'three hundred and five'. A letter counts where it is `attached`, and beyond k of a price alone: '300 K' is a
-    temperature, '5m' a length, and nobody knows of '5M' or '$5 m'.
+    temperature, '5m' a length, and nobody knows of '5K', '5M' or '$5 m'.
     """
     words, letter = WORD.findall(unit.lower()), re.match(r"[kKmMbB]\b", unit)
     if DOUBTS.search(unit.lower()) or GOES_ON.search(unit.lower()):
         return None
     if letter and attached and (priced or letter[0] == "k"):
         return LETTERS.get(letter[0])
-    if letter and (priced or (attached and letter[0] in "MB")):
+    if letter and (priced or (attached and letter[0] in "KMB")):
         return None
     scale = 1.0
-    while words and (step := SCALES.get(words[0].removesuffix("s"))):
+    while words and unit[0] != "/" and (step := SCALES.get(words[0].removesuffix("s"))):
         scale, words = scale * step, words[1:]
     return None if scale > 1 and words[:1] == ["and"] else scale
 
