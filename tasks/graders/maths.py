@@ -27,6 +27,7 @@ WITHIN = r"(?<![\w.,/*+\u00d7\u00f7^-])(?<![0-9*/+x\u00d7\u00f7^-] )"  # not wit
 BEYOND = r"(?![0-9.,]*[0-9]|\s?[-+*/x\u00d7\u00f7^%]|\s(?:and\s)?[0-9])"
 EQUATION = re.compile(rf"{WITHIN}({VALUE}){SIGN}({VALUE})\s?=\s?\$?({VALUE}){BEYOND}", re.ASCII)
 ROUNDING = 0.01  # an equation of a chain may be rounded: 10 / 3 = 3.33
+SLIP = 1e-9  # in units of the last decimal: 0.125 - 0.12 is a little more than 0.005
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def is_choice(gold: str) -> bool:
 def same_number(stated: Quantity, gold: Quantity, absolute: float, relative: float) -> bool:
     """Within `absolute` of a whole gold number, which is counted; within the share `relative` of any other, which is
     measured. An absolute tolerance alone, as ReFT's 0.01, takes 0.03 for 0.036 and refuses 48,680.8 for 48,680.77.
+    What is measured is met too where one of the two is the other, rounded; but by nothing else where `relative` is 0.
     """
     return any(_near(s, g, absolute, relative) for s in stated.readings for g in gold.readings)
 
@@ -103,8 +105,18 @@ def _said(completion: str) -> Stated:
     return Stated(answer, completion[: last.start()], well_formed=not rest.strip())
 
 
-def _near(stated: float, gold: float, absolute: float, relative: float) -> bool:
-    return abs(stated - gold) <= (absolute if gold == int(gold) else relative * abs(gold))
+def _near(stated: Quantity, gold: Quantity, absolute: float, relative: float) -> bool:
+    apart = abs(stated.value - gold.value)
+    if gold.value == int(gold.value):
+        return apart <= absolute
+    return apart <= relative * abs(gold.value) or (relative > 0 and (_rounds(stated, gold) or _rounds(gold, stated)))
+
+
+def _rounds(one: Quantity, to: Quantity) -> bool:
+    """Whether `to` is `one`, rounded to the decimals that it is written with: what has fewer would have to be equal. A
+    tie may go either way: half up, half to even, or as floats have it (Python's 24.095 is 24.09).
+    """
+    return to.decimals is not None and abs(one.value - to.value) <= (0.5 + SLIP) * 10.0**-to.decimals
 
 
 def _holds(left: str, sign: str, right: str, result: str) -> bool:

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from tasks.data.questions import messages
 from tasks.data.records import Question
+from tasks.graders.batch import grade_all
+from tasks.graders.frame import Failure as Fault
 from tasks.graders.jobs import JobGrader
 from tasks.graders.openai import Failure
 from tasks.graders.rubric import Grade
@@ -22,6 +24,8 @@ from tasks.models.training import Job
 # What the published weights of a family write boxes in (tasks.models.coordinates).
 CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
 NEVER_RUNS = re.compile("exception: (ImportError|ModuleNotFoundError|NameError|SyntaxError|IndentationError)")
+MISSED = {Fault.WRONG_ANSWER, Fault.BAD_RESULT, Fault.BAD_PROGRAM, Fault.PROGRAM_LIMIT}
+MOST_NAMED = 20
 MOST_CUT = 0.05  # a crowded picture or two may be too long
 LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
@@ -37,6 +41,7 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
         _check_image_tokens(job, base)
     _check_padding(job)
     pairs = [(question, taught(job, question, text)) for question, text in job.gold_pairs()]
+    _check_programs(job, [pair for pair in pairs if pair[0].task == "program"])
     # a job's rewards have a scale of their own
     grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
     _check_job_grader(job)
@@ -95,6 +100,25 @@ def _check_padding(job: Job) -> None:
         raise PreflightError(
             f"{job.params.model.path}: its tokenizer pads on the right, so that answers in a batch would go on from "
             "padding; load it by tasks.models.loading.load_processor, which pads on the left"
+        )
+
+
+def _check_programs(job: Job, pairs: list[tuple[Question, str]]) -> None:
+    """All gold programs that miss their answers are named at once: published files hold a few, and no setting of the
+    reward mends them.
+    """
+    questions, texts = [question for question, _ in pairs], [text for _, text in pairs]
+    missed = [
+        f"{question.record_id} {question.asked[:80]!r} gives {grade.label or grade.failure}, not {question.label}"
+        for question, grade in zip(questions, grade_all(job.grader, texts, questions), strict=True)
+        if grade.failure in MISSED and grade.reward < 1 - 1e-6
+    ]
+    if missed:
+        more = f"; and {len(missed) - MOST_NAMED} more" if len(missed) > MOST_NAMED else ""
+        raise PreflightError(
+            f"{len(missed)} of {len(pairs)} gold programs miss the answers of their rows: correct or remove these rows "
+            f"({Fault.PROGRAM_LIMIT}: or raise reward.program.seconds, memory_mb): "
+            f"{'; '.join(missed[:MOST_NAMED])}{more}"
         )
 
 

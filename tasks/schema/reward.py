@@ -79,7 +79,8 @@ class GroundingReward(Rubric):
 
 class AnswerReward(Rubric):
     """`answer` is 1 for the right number or letter, `partial` for another number (ReFT: 0.1), never for another letter,
-    else 0. A whole gold number is met within `absolute_tolerance`, any other within the share `relative_tolerance`.
+    else 0. A whole gold number is met within `absolute_tolerance`, any other within the share `relative_tolerance`, or
+    where one of the two is the other, rounded to three digits or more (not where that share is 0).
     """
 
     answer: NonNegative

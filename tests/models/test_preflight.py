@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from tasks import sft
+from tasks.data.records import Question
 from tasks.models.preflight import PreflightError, check, taught
 from tasks.models.training import Job
 from tasks.params import load_params
@@ -87,6 +88,26 @@ def test_gold_that_the_rubric_does_not_pay_in_full_is_refused(make_job, model):
     detection = {**load_params().reward.detection.model_dump(), "length": 1.0, "max_characters": 40}
     with pytest.raises(PreflightError, match=r"earns 0\.\d+, not 1 .* raise reward\.detection\.max_characters"):
         check(make_job(reward={"detection": detection}), model)
+
+
+def test_gold_programs_that_miss_their_answers_are_named_together(make_job, model):
+    def row(name: str, body: str, gold: str) -> Question:
+        return Question(name, None, "program", "How many?", label=gold, thoughts=(f"def solution():\n    {body}",))
+
+    job, right = make_job(), row("row-0", "return 3", "3")
+    missed = [row("row-1", "return 2", "3"), row("row-2", "return 1 / 0", "3"), row("row-3", "return 3", "c")]
+    job.train = [right, *missed]
+    message = (
+        r"3 of 4 gold programs miss .* correct or remove these rows .*: row-1 'How many\?' gives 2, not 3; "
+        r"row-2 .* gives bad_program, not 3; row-3 .* gives bad_result, not c$"
+    )
+    with pytest.raises(PreflightError, match=message):
+        check(job, model)
+    job.train = [right, *missed * 7]
+    with pytest.raises(PreflightError, match=r"21 of 22 .*; and 1 more$"):
+        check(job, model)
+    job.train = [right]
+    check(job, model)
 
 
 def test_gold_that_rounding_makes_worthless_is_told_of(make_job, model):
