@@ -196,9 +196,10 @@ class Trainer:
         return metrics | {name: marks[n + 1] - marks[n] for n, name in enumerate(names)}
 
     def roll_out(self, prompts: Sequence[Prompt]) -> Rollout:
-        self.model.eval()
+        self.model.train()  # half-precision models recompute activations, which the first update needs, only then
         with self.policy.precision():
             self.policy.pictures.encode(prompts)
+            self.model.eval()
             if self.vllm:
                 return self.vllm.roll_out(self.policy, prompts, self.sampling, self.generator)
             return roll_out(

@@ -41,6 +41,20 @@ def test_the_activations_told_are_those_of_a_full_micro_batch(make_job):
     assert told == pytest.approx((tower + row) / 1e9, rel=0.25)
 
 
+def test_a_rollout_keeps_of_the_tower_what_is_told(make_job):
+    """In half precision its activations are recomputed, those that wait for the first update too."""
+    job = make_job()
+    model = job.params.model.model_copy(update={"dtype": "bfloat16"})
+    job.params = job.params.model_copy(update={"model": model})
+    trainer, kept = Trainer(job, Grpo), []
+    policy, prompt, encode = trainer.policy, trainer.prompt(0), trainer.policy.pictures.encode
+    policy.pictures.encode = lambda prompts: kept.append(memory.saved_bytes(policy, lambda: encode(prompts)))
+    memory.estimate(policy, job, prompt, torch.arange(20, 24))
+    trainer.roll_out([prompt])
+    assert len(kept) == 2 and kept[0] == kept[1] > 0
+    assert not trainer.model.training
+
+
 def test_a_run_that_does_not_fit_is_refused(make_job, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda held: 0.001)
     with pytest.raises(preflight.PreflightError, match=r"of 0\.0 GB .* give model\.lora, or lower"):
