@@ -1,6 +1,7 @@
 """The training stages, a few steps each on the shipped model: they learn, keep the best on val, leave a folder."""
 
 import copy
+import dataclasses
 import json
 import warnings
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from tasks.graders.target import targets
 from tasks.models.budget import Matched
 from tasks.models.loading import load_model
 from tasks.models.training import Job
-from tasks.models.validation import Validation
+from tasks.models.validation import Best, Validation, trainable
 from tasks.params import load_params
 
 
@@ -104,6 +105,32 @@ def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
     assert not list((tmp_path / "lora").glob("adapter*"))
     merged = load_model(run.params.model, tmp_path / "lora").state_dict()
     assert set(merged) == set(load_model(run.params.model).state_dict())
+
+
+def test_every_checkpoint_that_is_kept_holds_the_adapter_it_was_trained_on(data, tmp_path):
+    """As the policy beside it does: without SFT's adapter, RFT's is another model's."""
+
+    def moved(model: torch.nn.Module) -> torch.nn.Module:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.add_(0.1)
+        return model
+
+    run = job(data, "sft")
+    lora = {"r": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": "all-linear", "output": "adapter"}
+    params = run.params.model.model_validate({**run.params.model.model_dump(), "lora": lora})
+    run.params = run.params.model_copy(update={"model": params})
+    run.save(moved(run.load()), tmp_path / "sft", None, [])
+    run = dataclasses.replace(run, policy="grpo", init=tmp_path / "sft")
+    model, ids = moved(run.load()), torch.arange(20, 40)[None]
+    validation = run.validation(1, keep=2)
+    validation.best = [Best(1, 1.0, {name: p.detach().clone() for name, p in trainable(model).items()})]
+    logits = model(input_ids=ids).logits
+    run.save(model, tmp_path / "grpo", validation, [])
+    for folder in (tmp_path / "grpo", tmp_path / "grpo" / "checkpoints" / "step-1"):
+        read = load_model(params, folder)
+        torch.testing.assert_close(read(input_ids=ids).logits, logits, rtol=0, atol=1e-4)
 
 
 def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):
