@@ -25,6 +25,7 @@ from tasks.params import Sft
 from tasks.rl.trainer import Trainer
 
 SETTINGS = {"steps": 4, "eval_steps": 1, "prompts_per_step": 2, "num_iterations": 2, "max_completion_length": 16}
+QUESTIONS = {"grpo": 3, "ppo": 3, "sft": 7}  # an epoch is 1.5 steps of RFT; of SFT 3, the last of them a short batch
 SFT = Sft(steps=8, epochs=None, batch_size=3, learning_rate=1e-3, weight_decay=0.0, eval_steps=2)
 
 
@@ -35,12 +36,12 @@ def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
 
 
 @pytest.fixture(scope="module")
-def whole(make_job):
+def whole(make_job, short):
     """algorithm -> the job and the end of a run that nobody cut off."""
 
     @functools.cache
     def of(algorithm: str) -> tuple:
-        job = make_job(algorithm, **SETTINGS)
+        job = short(make_job(algorithm, **SETTINGS), QUESTIONS[algorithm])
         return job, run(job)
 
     return of
@@ -48,10 +49,10 @@ def whole(make_job):
 
 @pytest.mark.parametrize("done", [1, 2, 3])
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, whole, tmp_path, monkeypatch, algorithm, done):
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, algorithm, done):
     job, (weights, rewards, val) = whole(algorithm)
     budget = job.budget
-    job = dataclasses.replace(make_job(algorithm, **SETTINGS), checkpoints=tmp_path)
+    job = dataclasses.replace(job, checkpoints=tmp_path)
     step = Trainer.step
 
     def cut_off(trainer):
@@ -95,9 +96,9 @@ def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job,
 
 
 @pytest.fixture(scope="module")
-def whole_sft(make_job, tmp_path_factory):
+def whole_sft(make_job, short, tmp_path_factory):
     """A job of SFT, and the folder that it leaves when nobody cuts it off."""
-    job, out = make_job("sft"), tmp_path_factory.mktemp("sft") / "whole"
+    job, out = short(make_job("sft"), QUESTIONS["sft"]), tmp_path_factory.mktemp("sft") / "whole"
     sft.train(job, SFT, out)
     return job, out
 
