@@ -136,12 +136,17 @@ class Trainer:
             validation.on_log(None, self.state, self.control, metrics)
             with sharding.whole(self.model):
                 validation.on_step_end(None, self.state, self.control, model=self.model)
-            pausing = checkpoints is not None and processes.any_of(pause.requested())
-            if checkpoints and (pausing or self.state.global_step % validation.every == 0):
-                state = self.state_dict(validation)
-                checkpoints.save(self.state.global_step, lambda folder, state=state: write_state(state, folder / STATE))
-            if pausing:
-                raise pause.Paused(f"paused after step {self.state.global_step}: the same command goes on from there")
+            if checkpoints:
+                self._keep(checkpoints, validation)
+
+    def _keep(self, checkpoints: Checkpoints, validation: Validation) -> None:
+        """Save where a validation, the time or a pause asks for it; all processes alike."""
+        step, pausing = self.state.global_step, processes.any_of(pause.requested())
+        if pausing or step % validation.every == 0 or checkpoints.overdue():
+            state = self.state_dict(validation)
+            checkpoints.save(step, lambda folder: write_state(state, folder / STATE))
+        if pausing:
+            raise pause.Paused(f"paused after step {step}: the same command goes on from there")
 
     def state_dict(self, validation: Validation) -> dict:
         """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start. It
