@@ -9,7 +9,7 @@ whole step, takes its part of the prompts, and gets the gradient of all.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -122,7 +122,8 @@ class Trainer:
             with sharding.whole(self.model):
                 preflight.check(self.policy, self.job, self.prompt(0))
         else:
-            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            # processes that share a machine read the pages of one file, and hold no state whole
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)
             self.load_state_dict(state, validation)
         with sharding.whole(self.model):
             validation.on_train_begin(None, self.state, self.control, model=self.model)
@@ -150,14 +151,15 @@ class Trainer:
 
     def state_dict(self, validation: Validation) -> dict:
         """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start. It
-        is whole, so that another number of processes can go on.
+        is whole, so that another number of processes can go on, in process 0, which writes it.
         """
+        full = partial(sharding.full, wanted=processes.rank() == 0)
         optimizer = [self.optimizer.state.get(p, {}) for p in self.trained]
         return {
             "step": self.state.global_step,
             "stop": self.control.should_training_stop,
-            "weights": [sharding.full(p) for p in self.trained],
-            "optimizer": [{name: sharding.full(value) for name, value in own.items()} for own in optimizer],
+            "weights": [full(p) for p in self.trained],
+            "optimizer": [{name: full(value) for name, value in own.items()} for own in optimizer],
             "generator": self.generator.get_state(),
             "waiting": self.sampler.waiting,
             "algorithm": self.algorithm.state,

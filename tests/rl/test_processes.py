@@ -7,6 +7,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from tasks.graders.rubric import Grade
+from tasks.models import processes
+from tasks.models.checkpoint import write_state
 from tasks.models.loading import load_model
 from tasks.planning import memory
 from tasks.planning.shapes import shapes
@@ -168,6 +170,33 @@ def test_a_sharded_process_holds_what_the_plan_says(make_job, lora):
     planned["gradients"] = memory.learning(sizes, job.params.model, shards=2)["gradients"]
     for found in together(2, work):
         assert found == pytest.approx(planned, rel=0.02)  # layers whose rows do not halve are padded
+
+
+@pytest.mark.slow
+def test_a_state_is_gathered_by_the_process_that_writes_it_and_read_by_all(make_job, tmp_path):
+    job = make_job("grpo", **SMALL)
+
+    def held(trainer: Trainer) -> list[torch.Tensor]:
+        moments = [state["exp_avg"] for p in trainer.trained if (state := trainer.optimizer.state.get(p))]
+        return [t.to_local() if isinstance(t, DTensor) else t for t in [*trainer.trained, *moments]]
+
+    def work() -> tuple[int, int]:
+        first, second = (Trainer(shared(job, "fsdp"), Grpo) for _ in range(2))
+        first.job.grader = by_letters
+        first.step()
+        state = first.state_dict(first.job.validation(1))
+        if processes.rank() == 0:
+            write_state(state, tmp_path / "state.pt")
+        processes.wait()
+        read = torch.load(tmp_path / "state.pt", weights_only=True, mmap=True)
+        second.load_state_dict(read, second.job.validation(1))
+        assert all(torch.equal(mine, others) for mine, others in zip(held(first), held(second), strict=True))
+        sharded = [n for n, p in enumerate(first.trained) if isinstance(p, DTensor)]
+        moments = [state["optimizer"][n]["exp_avg"] for n in sharded]
+        return sum(state["weights"][n].numel() for n in sharded), sum(map(torch.numel, moments))
+
+    layers = shapes(job.params.model).decoder.all
+    assert together(2, work) == [(layers, layers), (0, 0)]
 
 
 def own_bytes(tensors) -> int:
