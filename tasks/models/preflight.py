@@ -1,7 +1,9 @@
 """Checks before any training, for SFT and RFT alike, in seconds for a few pictures: each failure says what to do."""
 
 import dataclasses
+import random
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tasks.models.training import Job
 # What the published weights of a family write boxes in (tasks.models.coordinates).
 CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "qwen3_vl": "relative_1000"}
 NEVER_RUNS = re.compile("exception: (ImportError|ModuleNotFoundError|NameError|SyntaxError|IndentationError)")
+MOST_GOLD = 500  # graded twice each, one after the other: a program takes milliseconds, and a data set has thousands
 MOST_CUT = 0.05  # a crowded picture or two may be too long
 LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
@@ -36,11 +39,19 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)
-    pairs = [(question, taught(job, question, text)) for question, text in job.gold_pairs()]
+    pairs = [(question, taught(job, question, text)) for question, text in _some(job)]
     # a job's rewards have a scale of their own
     grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
     _check_job_grader(job)
     _warn(job, base, grades, [text for _, text in pairs])
+
+
+def _some(job: Job) -> list[tuple[Question, str]]:
+    """Gold pairs to check, in their order, the same at every start; how many of how many is told on stderr."""
+    pairs = job.gold_pairs()
+    chosen = sorted(random.Random(job.seed).sample(range(len(pairs)), min(MOST_GOLD, len(pairs))))
+    print(f"preflight: checks {len(chosen)} of {len(pairs)} gold answers", file=sys.stderr)
+    return [pairs[n] for n in chosen]
 
 
 @torch.no_grad()
