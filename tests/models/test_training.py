@@ -14,7 +14,9 @@ from transformers import TrainerControl, TrainerState
 from tasks import rft, sft
 from tasks.data.records import read_questions
 from tasks.graders import make_grader
+from tasks.graders.rubric import Grade
 from tasks.graders.target import targets
+from tasks.models import preflight
 from tasks.models.budget import Matched
 from tasks.models.loading import load_model
 from tasks.models.training import Job
@@ -94,6 +96,26 @@ def test_grpo_changes_the_weights_and_logs_its_curves(data, tmp_path):
     history = json.loads((tmp_path / "grpo" / "history.json").read_text())
     assert [row["step"] for row in history["steps"]] == [1, 2]
     assert {"reward", "kl", "completion_length", "zero_variance"} <= set(history["steps"][0])
+
+
+def test_a_step_of_trl_is_a_rollout_however_few_the_questions(data, monkeypatch):
+    """Two steps of two updates, validated after each, of 3 questions where a step takes 4."""
+    small = {"steps": 2, "eval_steps": 1, "prompts_per_step": 4, "num_generations": 2, "max_completion_length": 8}
+    run = job(data, "grpo", rft={**small, "num_iterations": 2, "warmup_steps": 0, "beta": 0.01, "learning_rate": 1e-3})
+    run.train, asked = run.train[:3], []
+
+    def grader(text, question) -> Grade:
+        asked.append(question.record_id)
+        return Grade(reward=len(asked) % 2, sub_rewards={"turn": 1.0}, failure=None)
+
+    monkeypatch.setattr(preflight, "check", lambda *_: None)  # which this grader would not pass
+    run.grader, run._score = grader, lambda model: {"reward": 0.5}
+    model, validation, logs = rft.ENGINES["trl", "grpo"](run)
+    assert [row["step"] for row in logs] == [1, 2] and all("kl" in row and "reward" in row for row in logs)
+    assert [point["step"] for point in validation.curve] == [0, 1, 2]
+    assert len(asked) >= 2 * 4 * 2 and set(asked) == {question.record_id for question in run.train}
+    base = run.load().state_dict()
+    assert any(not torch.equal(value, base[name]) for name, value in model.state_dict().items())
 
 
 def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
