@@ -183,7 +183,7 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str
     if params.lora is None and params.dtype != "float32" and section.learning_rate < LEAST_STEP:
         warnings.warn(
             f"model.dtype {params.dtype} rounds steps of learning rate {section.learning_rate:g} away where whole "
-            "weights learn: take float32, or model.lora, whose adapter is held in float32",
+            "weights learn: take float32 with model.compute bfloat16, or model.lora, whose adapter is held in float32",
             stacklevel=3,
         )
     if params.revision is None and not params.geometry and not Path(params.path).is_dir():

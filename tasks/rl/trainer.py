@@ -62,7 +62,7 @@ class Trainer:
                 module.p = 0.0
         self.policy = Policy(self.model, self.params.temperature)
         use_prefix_attention(self.policy.base)
-        if self.policy.base.dtype == torch.bfloat16:
+        if self.policy.dtype == torch.bfloat16:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.algorithm = make_algorithm(self.policy, self.params)
         self.sharded = job.params.launch.backend == "fsdp"

@@ -38,20 +38,24 @@ def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
 
 @pytest.fixture(scope="module")
 def whole(make_job, short):
-    """algorithm -> the job and the end of a run that nobody cut off."""
+    """algorithm, model.compute -> the job and the end of a run that nobody cut off."""
 
     @functools.cache
-    def of(algorithm: str) -> tuple:
+    def of(algorithm: str, compute: str | None) -> tuple:
         job = short(make_job(algorithm, **SETTINGS), QUESTIONS[algorithm])
+        model = job.params.model.model_copy(update={"compute": compute})
+        job.params = job.params.model_copy(update={"model": model})
         return job, run(job)
 
     return of
 
 
-@pytest.mark.parametrize("done", [1, 2, 3])
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, algorithm, done):
-    job, (weights, rewards, val) = whole(algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "compute", "done"),
+    [*((name, None, done) for name in ("grpo", "ppo") for done in (1, 2, 3)), ("grpo", "bfloat16", 2)],
+)
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, algorithm, compute, done):
+    job, (weights, rewards, val) = whole(algorithm, compute)
     budget = job.budget
     job = dataclasses.replace(job, checkpoints=tmp_path)
     step = Trainer.step

@@ -79,6 +79,24 @@ def test_epochs_are_passes_over_the_slice():
     assert [warmup.num_steps(n) for n in (1, 16, 17)] == [1, 3, 4]
 
 
+def test_sft_in_mixed_precision_learns_in_float32_what_it_learns_in_full(data, tmp_path):
+    """At a rate that bfloat16 weights would round away."""
+    losses, moved = {}, {}
+    for compute in (None, "bfloat16"):
+        run = job(data, "sft", sft={"steps": 2, "eval_steps": 2, "learning_rate": 1e-6}, model={"compute": compute})
+        run._score = lambda model: {"reward": float(model is not None)}
+        model = run.load()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        steps, pairs = run.params.sft, run.gold_pairs()
+        rows = sft.fit(run, model, pairs, steps, 2, steps.batch_size, run.validation(2))
+        losses[compute] = [row["loss"] for row in rows]
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+        moved[compute] = max((value - before[n]).abs().max().item() for n, value in model.state_dict().items())
+    assert losses["bfloat16"] == pytest.approx(losses[None], rel=0.02)
+    assert losses["bfloat16"] != losses[None]
+    assert 0 < moved["bfloat16"] < 3e-6
+
+
 def test_zero_warmup_steps_give_the_base_model_itself(data, tmp_path):
     run = job(data, "warmup", warmup={"steps": 0, "epochs": None})
     sft.train(run, run.params.warmup, tmp_path / "warmup")

@@ -55,6 +55,25 @@ def test_a_rollout_keeps_of_the_tower_what_is_told(make_job):
     assert not trainer.model.training
 
 
+def test_the_copies_of_mixed_precision_are_told_apart_from_activations(make_job, monkeypatch):
+    """They do not grow with a micro-batch."""
+    job, told = make_job(), {}
+    for compute in (None, "bfloat16"):
+        model = job.params.model.model_copy(update={"compute": compute})
+        job.params = job.params.model_copy(update={"model": model})
+        trainer = Trainer(job, Grpo)
+        prompt, completion = trainer.prompt(0), torch.arange(20, 68)
+        told[compute] = memory.estimate(trainer.policy, job, prompt, completion)
+    assert told["bfloat16"]["copies in half precision"] == pytest.approx(told[None]["weights"] / 2)
+    assert told["bfloat16"]["keys and values"] == told[None]["keys and values"] / 2
+    assert told["bfloat16"]["activations"] < 0.7 * told[None]["activations"]
+    group, policy = Group(prompt, [completion], {}), trainer.policy
+    without = memory.saved_bytes(policy, lambda: policy.score([group]))
+    monkeypatch.setattr(memory, "_is_copy", lambda *_: False)
+    with_copies = memory.saved_bytes(policy, lambda: policy.score([group]))
+    assert with_copies - without == policy.head.weight.numel() * 2  # those of the layers are recomputed
+
+
 def test_a_run_that_does_not_fit_is_refused(make_job, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda held: 0.001)
     with pytest.raises(preflight.PreflightError, match=r"of 0\.0 GB .* give model\.lora, or lower"):

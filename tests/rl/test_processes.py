@@ -107,11 +107,15 @@ def test_a_step_of_two_processes_is_that_of_one(make_job, algorithm, backend, lo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LORA], ids=["whole weights", "LoRA"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "lora": Lora(**LORA)}, {"compute": "bfloat16"}],
+    ids=["whole weights", "LoRA", "mixed precision"],
+)
 @pytest.mark.parametrize("backend", ["ddp", "fsdp"])
-def test_in_half_precision_both_processes_take_the_same_step(make_job, backend, lora):
+def test_in_half_precision_both_processes_take_the_same_step(make_job, backend, changed):
     """It is not that of one process to the bit: other batches are rounded otherwise, and other tokens are drawn."""
-    job = with_model(make_job("grpo", **SMALL), dtype="bfloat16", lora=lora and Lora(**lora))
+    job = with_model(make_job("grpo", **SMALL), **changed)
     pair = together(2, lambda: step(shared(job, backend), Grpo))
     assert pair[0]["completions"] != pair[1]["completions"]
     for mine, other in zip(pair[0]["gradients"], pair[1]["gradients"], strict=True):
