@@ -17,6 +17,7 @@ from math import ceil
 from operator import getitem
 from pathlib import Path
 
+from tasks.models.preflight import LEAST_STEP
 from tasks.params import Params, ParamsError, load_params, validate
 from tasks.planning import memory
 from tasks.planning.machines import GPUS, USABLE, Gpu
@@ -84,9 +85,12 @@ def fitting(params: Params, key: str, value: object, needed: Needed, there: floa
 
 def models(params: Params) -> Iterator[tuple[str, str, object]]:
     """(what is typed, key, value) of what makes the model itself smaller."""
-    lora = params.model.lora
-    if params.model.dtype == "float32":
+    lora, lowest = params.model.lora, min(getattr(params, name).learning_rate for name in ("warmup", "sft", "rft"))
+    rounded = lora is None and lowest < LEAST_STEP  # steps, by bfloat16 weights: preflight warns of it
+    if params.model.dtype == "float32" and not rounded:
         yield "model.dtype=bfloat16", "model.dtype", "bfloat16"
+    elif params.model.computing == "float32":
+        yield "model.compute=bfloat16", "model.compute", "bfloat16"
     if lora is None:
         yield f"model.lora={typed(ADAPTER)}", "model.lora", ADAPTER
     if lora is None or not lora.quantize:

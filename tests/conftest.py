@@ -1,5 +1,7 @@
 """A pool and a k = 1 slice of it, and jobs on the shipped model."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 # First: Prefect's set-up of logging closes what handlers there are, and absl's (of rouge-score) closes pytest's stderr.
@@ -33,3 +35,17 @@ def make_job(data):
         return Job(changed, policy, data / "pool", data / "slice", None, 0)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory):
+    """The same job on the first questions of its slice, so that a few steps are several epochs."""
+
+    def shortened(job: Job, num: int) -> Job:
+        folder = tmp_path_factory.mktemp("short") / job.slice.name
+        shutil.copytree(job.slice, folder)
+        rows = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+        (folder / "train.jsonl").write_text("".join(rows[:num]))
+        return dataclasses.replace(job, slice=folder)
+
+    return shortened

@@ -154,6 +154,34 @@ def test_what_a_model_keeps_is_counted_by_hand():
     assert memory.weights(shapes(four), four) < 0.6 * memory.weights(shapes(lora), lora)
 
 
+def test_mixed_precision_keeps_float32_and_works_on_copies_in_half():
+    model = named("Qwen/Qwen3-0.6B", dtype="float32", compute="bfloat16")
+    sizes, number, full = shapes(model), PUBLISHED["Qwen3-0.6B"], named("Qwen/Qwen3-0.6B", dtype="float32")
+    assert memory.kept(sizes, model, reference=False) == {"weights": 4 * number, "Adam": 8 * number}
+    copied = sum(part.trained for part in sizes.linear.values()) * 2
+    assert memory.learning(sizes, model) == {"gradients": 4 * number, "copies": copied}
+    assert memory.answering(sizes, model, 9)["copies"] == copied
+    assert memory.keys_and_values(sizes, model, 9) == memory.keys_and_values(sizes, full, 9) / 2
+    assert memory.activations(sizes, model, 999) < 0.1 * memory.activations(sizes, full, 999)
+
+
+def test_float32_is_computed_at_its_own_rate():
+    """H100: 67 TFLOP/s, and 989 with tensor cores; half precision recomputes each layer."""
+    times = [study_of(big(dtype="float32", compute=compute)).sft_step(16).seconds for compute in (None, "bfloat16")]
+    assert times[0] / times[1] == pytest.approx(989 / 67 * 3 / 4, rel=0.02)
+
+
+def test_weights_that_would_not_move_are_not_offered():
+    params = big(dtype="float32")
+    slow = plan.changed(params, "rft.learning_rate", 1e-6)
+    typed = [[words for words, *_ in plan.models(one)] for one in (params, slow)]
+    assert typed[0][0] == "model.dtype=bfloat16" and "model.compute=bfloat16" not in typed[0]
+    assert typed[1][0] == "model.compute=bfloat16" and "model.dtype=bfloat16" not in typed[1]
+    assert not any("dtype" in fix[0] for fix in plan.models(plan.changed(slow, "model.compute", "bfloat16")))
+    lora = plan.changed(slow, "model.lora", plan.ADAPTER)
+    assert next(words for words, *_ in plan.models(lora)) == "model.dtype=bfloat16"
+
+
 def test_processes_share_the_decoder_layers_alone():
     """Qwen3-0.6B: 28 layers of 15,730,944; 155,583,488 weights outside are whole, and so is the reference."""
     model, number, layers = named("Qwen/Qwen3-0.6B"), PUBLISHED["Qwen3-0.6B"], 28 * 15_730_944

@@ -63,15 +63,19 @@ def save_weights(model: PreTrainedModel | PeftModel, params: Model, init: Path |
     """Whole weights in `out`, the adapter merged; or, with lora.output adapter, the adapter alone, beside that of
     `init` (which the run began with), if it is one: `load_model` reads both, and checks the hashes written here.
     """
-    if not isinstance(model, PeftModel):
-        model.save_pretrained(out)
-    elif params.lora.output == "merged":
+    if isinstance(model, PeftModel) and params.lora.output == "merged":
         _merged(model, params, init).save_pretrained(out)
+        seal(out)
     else:
-        model.save_pretrained(out)
-        if init is not None and (init / ADAPTER).is_file():
-            kept = shutil.ignore_patterns("history.json", "checkpoints", "events.jsonl")
-            shutil.copytree(init, out / UNDER, ignore=kept)
+        save_learned(model, init, out)
+
+
+def save_learned(model: PreTrainedModel | PeftModel, init: Path | None, out: Path) -> None:
+    """Whole weights in `out`, or the adapter alone, beside that of `init`, without which it is another model's."""
+    model.save_pretrained(out)
+    if isinstance(model, PeftModel) and init is not None and (init / ADAPTER).is_file():
+        kept = shutil.ignore_patterns("history.json", "checkpoints", "events.jsonl")
+        shutil.copytree(init, out / UNDER, ignore=kept)
     seal(out)
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ ROOT = Path(".rft/checkpoints")
 MANIFEST = "manifest.json"
 WRITING = "writing"
 KEPT = 2
+MOST_SECONDS = 15 * 60  # between two checkpoints, and a step: what a kill may cost where validation is rare
 SECTIONS = ("model", "prompt", "reward", "grade")  # and that of the policy
 TASKS = Path(__file__).parents[1]
 TIMED = ("history.json", "events.jsonl", "README.md")  # of a trained folder: they hold seconds that its making took
@@ -87,6 +89,11 @@ class Checkpoints:
     def __init__(self, folder: Path, job: Job):
         self._stage = folder / f"{job.policy}-{job.slice.name}"
         self._folder = self._stage / identity(job)
+        self._saved = time.monotonic()
+
+    def overdue(self) -> bool:
+        """Whether the last of them, or the start, is MOST_SECONDS ago, by the clock of process 0."""
+        return processes.of_main(time.monotonic() - self._saved >= MOST_SECONDS)
 
     def save(self, step: int, write: Callable[[Path], object]) -> None:
         """`write` puts the files of the state after `step` into the folder that it is given. The state before is kept.
@@ -102,6 +109,7 @@ class Checkpoints:
                     "or make it writable: the same command goes on from the checkpoint before"
                 ) from error
         processes.wait()
+        self._saved = time.monotonic()
 
     def _save(self, step: int, write: Callable[[Path], object]) -> None:
         temporary = self._folder / WRITING

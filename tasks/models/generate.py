@@ -6,6 +6,7 @@ transformers' `generate`, and attentions that have no shared prefix, go through 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from tasks.data.questions import messages
 from tasks.data.records import Question
 from tasks.models.adapters import without_adapter
 from tasks.models.loading import tokenizer_of
+from tasks.models.precision import is_mixed, precision
 from tasks.models.prefix import ATTENTION, prefix_attention
 from tasks.models.prompts import Pictures, make_prompt
 from tasks.models.rollout import Sampling, roll_out
@@ -85,7 +87,8 @@ def answer(
     each = max(1, batch_size // samples)
     for start in tqdm(range(0, len(questions), each), desc=progress, disable=None if progress else True):
         batch = questions[start : start + each]
-        tokens = complete(base, processor, prompt, batch, pool, sampling, generator)
+        with precision(base) if is_mixed(base) else nullcontext():
+            tokens = complete(base, processor, prompt, batch, pool, sampling, generator)
         completions += tokenizer.batch_decode(tokens, skip_special_tokens=True)
     model.train(training)
     return completions

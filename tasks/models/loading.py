@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 from tasks.models.geometry import build_model, build_processor, read_config, sees
 from tasks.models.integrity import verify
+from tasks.models.precision import compute_as
 from tasks.models.processors import PROCESSORS
 from tasks.params import Model
 
@@ -68,8 +69,8 @@ def load_processor(model: Model, path: Path | str | None = None) -> ProcessorMix
 
 def load_model(model: Model, path: Path | str | None = None, quantize: bool = False) -> PreTrainedModel:
     """The weights in `path` (a trained folder; an adapter is merged), or the base model's, in `model.dtype`; to be
-    trained on in 4 bits if `quantize`. On the GPU where there is one. A model of pictures and text, or of text alone.
-    ValueError where a file of a trained folder is not the one that was written.
+    trained on in 4 bits if `quantize`. It remembers `model.compute`. On the GPU where there is one. A model of pictures
+    and text, or of text alone. ValueError where a file of a trained folder is not the one that was written.
     """
     if path is not None and Path(path).is_dir():
         verify(Path(path))
@@ -84,13 +85,13 @@ def load_model(model: Model, path: Path | str | None = None, quantize: bool = Fa
         build_processor(config)  # which sets the token ids in `config`
         built = build_model(config, getattr(torch, model.dtype), device)
         built.set_attn_implementation(model.attention)
-        return built
+        return compute_as(model, built)
     source, revision = _source(model, path)
     loaded = (AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM).from_pretrained(
         source, revision=revision, dtype=model.dtype, attn_implementation=model.attention, use_safetensors=True,
         trust_remote_code=False, **(_in_four_bits(model, device) if quantize else {}),
     )  # fmt: skip
-    return loaded if quantize else loaded.to(device)
+    return compute_as(model, loaded if quantize else loaded.to(device))
 
 
 def _source(model: Model, path: Path | str | None) -> tuple[str, str | None]:
@@ -132,6 +133,6 @@ def _in_four_bits(model: Model, device: str) -> dict:
         raise ValueError("model.lora.quantize nf4 needs bitsandbytes: pip install bitsandbytes, or give quantize: null")
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, model.dtype),
+        bnb_4bit_compute_dtype=getattr(torch, model.computing),
     )  # fmt: skip
     return {"quantization_config": config, "device_map": device}

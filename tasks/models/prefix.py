@@ -119,7 +119,7 @@ def pack(
 ) -> Packed:
     """Prefixes (P,), their positions (axes, P), and the completions (L,) of each, L >= 1 and of any lengths.
 
-    `dtype` is that of the attention scores' mask: the model's.
+    `dtype` is that of the attention scores' mask: what is computed in.
     """
     device, axes = prefixes[0].device, positions[0].shape[0]
     ids, places, source = [], [], []
@@ -200,6 +200,7 @@ def attention(module, query, key, value, attention_mask, layout: Layout | Shared
     """Transformers' attention interface: query (1, H, N, D) -> (1, N, H, D) by `layout`; plain SDPA without one."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    query, key = query.to(value.dtype), key.to(value.dtype)  # in mixed precision their rotation makes float32 of them
     if isinstance(layout, Shared):
         return _decode(module, query, key, value, layout, kwargs["scaling"]), None
     scaling, dropout = kwargs["scaling"], kwargs.get("dropout", 0.0)

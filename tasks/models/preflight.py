@@ -1,7 +1,9 @@
 """Checks before any training, for SFT and RFT alike, in seconds for a few pictures: each failure says what to do."""
 
 import dataclasses
+import random
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -26,6 +28,7 @@ CONVENTIONS = {"qwen2_vl": "relative_1000", "qwen2_5_vl": "absolute_resized", "q
 NEVER_RUNS = re.compile("exception: (ImportError|ModuleNotFoundError|NameError|SyntaxError|IndentationError)")
 MISSED = {Fault.WRONG_ANSWER, Fault.BAD_RESULT, Fault.BAD_PROGRAM, Fault.PROGRAM_LIMIT}
 MOST_NAMED = 20
+MOST_GOLD = 500  # graded twice each, one after the other: a program takes milliseconds, and a data set has thousands
 MOST_CUT = 0.05  # a crowded picture or two may be too long
 LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
@@ -40,12 +43,20 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)
-    pairs = [(question, taught(job, question, text)) for question, text in job.gold_pairs()]
+    pairs = [(question, taught(job, question, text)) for question, text in _some(job)]
     _check_programs(job, [pair for pair in pairs if pair[0].task == "program"])
     # a job's rewards have a scale of their own
     grades = [_check_gold(job, question, text) for question, text in pairs if question.task != "job"]
     _check_job_grader(job)
     _warn(job, base, grades, [text for _, text in pairs])
+
+
+def _some(job: Job) -> list[tuple[Question, str]]:
+    """Gold pairs to check, in their order, the same at every start; how many of how many is told on stderr."""
+    pairs = job.gold_pairs()
+    chosen = sorted(random.Random(job.seed).sample(range(len(pairs)), min(MOST_GOLD, len(pairs))))
+    print(f"preflight: checks {len(chosen)} of {len(pairs)} gold answers", file=sys.stderr)
+    return [pairs[n] for n in chosen]
 
 
 @torch.no_grad()
@@ -196,7 +207,7 @@ def _warn(job: Job, model: PreTrainedModel, grades: list[Grade], texts: list[str
     if params.lora is None and params.dtype != "float32" and section.learning_rate < LEAST_STEP:
         warnings.warn(
             f"model.dtype {params.dtype} rounds steps of learning rate {section.learning_rate:g} away where whole "
-            "weights learn: take float32, or model.lora, whose adapter is held in float32",
+            "weights learn: take float32 with model.compute bfloat16, or model.lora, whose adapter is held in float32",
             stacklevel=3,
         )
     if params.revision is None and not params.geometry and not Path(params.path).is_dir():

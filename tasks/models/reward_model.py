@@ -19,6 +19,7 @@ from tasks.data.records import Question
 from tasks.graders.batch import grade_all
 from tasks.models.adapters import without_adapter
 from tasks.models.generate import answer, encode
+from tasks.models.precision import computing, precision
 from tasks.models.training import Job
 from tasks.models.validation import trainable
 from tasks.progress import progress_bar
@@ -57,7 +58,7 @@ class RewardModel:
             raise ValueError("model.dtype float16: a reward model has no loss scaling; take bfloat16 or float32")
         self._job, self._model = job, job.load()
         self._base = without_adapter(self._model)
-        if self._base.dtype == torch.bfloat16:
+        if computing(self._base) == torch.bfloat16:
             self._model.activation_checkpointing_enable({"use_reentrant": False})
         width = self._base.config.get_text_config().hidden_size
         self._head = nn.Linear(width, 1, device=self._base.device)
@@ -68,7 +69,7 @@ class RewardModel:
         """(B,): how much rather right than wrong each answer is."""
         job, device = self._job, self._base.device
         batch = encode(job.processor, job.params.prompt, questions, job.pool, texts)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._base.dtype == torch.bfloat16):
+        with precision(self._base):
             inputs = {name: value.to(device) for name, value in batch.items()}
             hidden = self._base.model(**inputs, use_cache=False).last_hidden_state
         return self._head(hidden[:, -1].float())[:, 0]  # padded on the left: the last token is the chain's

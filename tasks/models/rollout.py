@@ -121,11 +121,13 @@ class _Decoding:
         )
         num = len(prompts) * repeats
         self._model, self._axes = model.model, positions.shape[0]
+        values = [layer.values for layer in cache.layers]
+        # in mixed precision the rotation makes float32 of keys, which are multiplied in half all the same
+        keys = [layer.keys.to(value.dtype) for layer, value in zip(cache.layers, values, strict=True)]
         blocked = None
         if padded:
-            blocked = torch.zeros(mask.shape, dtype=model.dtype, device=mask.device)
+            blocked = torch.zeros(mask.shape, dtype=keys[0].dtype, device=mask.device)
             blocked = blocked.masked_fill(mask == 0, float("-inf"))[:, None, None, None]
-        keys, values = ([getattr(layer, name) for layer in cache.layers] for name in ("keys", "values"))
         self._shared = Shared(keys, values, blocked, num)
         self._cache = Cache(layers=[_Room(layer, num, room) for layer in keys])
         self._position = positions.amax((0, 2)).repeat_interleave(repeats)  # (R,)

@@ -19,13 +19,12 @@ from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.graders.jobs import job_metrics, part_names, split_reasoning
 from tasks.graders.sandbox import isolations
 from tasks.models import processes
-from tasks.models.adapters import learning, save_weights
+from tasks.models.adapters import learning, save_learned, save_weights
 from tasks.models.budget import Budget, Matched
 from tasks.models.card import model_card
 from tasks.models.coordinates import Coordinates
 from tasks.models.events import events
 from tasks.models.generate import answer
-from tasks.models.integrity import seal
 from tasks.models.loading import load_model, load_processor, tokenizer_of
 from tasks.models.validation import Validation
 from tasks.params import ALGORITHMS, Params
@@ -162,6 +161,5 @@ class Job:
         """Each of the best, where more than one is kept: a folder that a model can be loaded from."""
         for place, best in enumerate(validation.best if validation.keep > 1 else ()):
             validation.restore(model, place)
-            model.save_pretrained(folder / f"step-{best.step}")
-            seal(folder / f"step-{best.step}")
+            save_learned(model, self.init, folder / f"step-{best.step}")
             self.processor.save_pretrained(folder / f"step-{best.step}")

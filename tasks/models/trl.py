@@ -53,7 +53,7 @@ def make_rows(job: Job, questions: Sequence[Question], **columns: list) -> Datas
 
 def make_options(job: Job, params: Sft | Rft, steps: int, scratch: str) -> dict:
     """What SFT and RFT tell transformers' Trainer alike, so that the comparison is fair."""
-    half = job.params.model.dtype != "float32"
+    computing = job.params.model.computing
     return {
         "output_dir": scratch,
         "max_steps": steps,
@@ -61,9 +61,9 @@ def make_options(job: Job, params: Sft | Rft, steps: int, scratch: str) -> dict:
         "weight_decay": params.weight_decay,
         "lr_scheduler_type": "linear",
         "gradient_checkpointing": None,  # TRL's default is the deprecated name of the next one
-        "activation_checkpointing": half,
-        "bf16": job.params.model.dtype == "bfloat16",
-        "fp16": job.params.model.dtype == "float16",
+        "activation_checkpointing": computing != "float32",
+        "bf16": computing == "bfloat16",
+        "fp16": computing == "float16",
         "dataloader_pin_memory": torch.cuda.is_available(),
         "save_strategy": "no",
         "logging_steps": 1,

@@ -81,41 +81,52 @@ def _layers(shapes: Shapes, model: Model) -> tuple[float, float, float]:
 def learning(shapes: Shapes, model: Model, shards: int = 1) -> dict[str, float]:
     """What an update holds beside: gradients, and of sharded layers two whole at a time, with a gradient."""
     base, learned, layers_learned = _layers(shapes, model)
+    held = {"gradients": learned - layers_learned * (1 - 1 / shards), **copies(shapes, model)}
     if shards == 1:
-        return {"gradients": learned}
-    whole = 3 * (base + layers_learned * shapes.adapter) / shapes.layers
-    return {"gradients": learned - layers_learned * (1 - 1 / shards), "layers at work": whole}
+        return held
+    return held | {"layers at work": 3 * (base + layers_learned * shapes.adapter) / shapes.layers}
+
+
+def copies(shapes: Shapes, model: Model) -> dict[str, float]:
+    """In mixed precision autocast keeps a copy of what learns, by which a pass multiplies; frozen weights it copies
+    each time anew.
+    """
+    if model.computing == model.dtype:
+        return {}
+    return {"copies": sum(part.trained for part in shapes.linear.values()) * BYTES[model.computing]}
 
 
 def answering(shapes: Shapes, model: Model, tokens: int, shards: int = 1) -> dict[str, float]:
     """What rollout and validation hold beside: sharded layers whole, and keys and values of `tokens`."""
     base, _, layers_learned = _layers(shapes, model)
     whole = {"layers whole": base + layers_learned * shapes.adapter} if shards > 1 else {}
-    return whole | {"keys and values": keys_and_values(shapes, model, tokens)}
+    return {**whole, **copies(shapes, model), "keys and values": keys_and_values(shapes, model, tokens)}
 
 
 def keys_and_values(shapes: Shapes, model: Model, tokens: int) -> float:
-    return 2 * shapes.layers * shapes.kv * BYTES[model.dtype] * tokens
+    return 2 * shapes.layers * shapes.kv * BYTES[model.computing] * tokens
 
 
 def activations(shapes: Shapes, model: Model, tokens: int) -> float:
-    """Kept for the backward pass through the language model. In half precision layers are recomputed one by one."""
-    size = BYTES[model.dtype]
+    """Kept for the backward pass through the language model. In half precision layers are recomputed one by one, from
+    what goes into each: of the type of the weights.
+    """
+    size = BYTES[model.computing]
     normed, attended = 6 * shapes.hidden, 3 * shapes.heads + 3 * shapes.kv
     layer = (normed + attended + 4 * shapes.intermediate) * size
-    if model.dtype == "float32":
+    if model.computing == "float32":
         return tokens * layer * shapes.layers
-    return tokens * (shapes.layers * shapes.hidden * size + layer)
+    return tokens * (shapes.layers * shapes.hidden * BYTES[model.dtype] + layer)
 
 
 def tower_activations(shapes: Shapes, model: Model, picture: Picture) -> float:
     """The same for one picture; nothing for a frozen tower."""
     if not (shapes.linear["tower"].trained or shapes.linear["merger"].trained):
         return 0
-    size, layer = BYTES[model.dtype], 18 * shapes.tower_hidden  # its inner layer is about 4 wide
-    if model.dtype == "float32":
-        return picture.patches * layer * shapes.tower_layers * size
-    return picture.patches * (shapes.tower_layers * shapes.tower_hidden + layer) * size
+    layer = 18 * shapes.tower_hidden * BYTES[model.computing]  # its inner layer is about 4 wide
+    if model.computing == "float32":
+        return picture.patches * layer * shapes.tower_layers
+    return picture.patches * (shapes.tower_layers * shapes.tower_hidden * BYTES[model.dtype] + layer)
 
 
 def rft(params: Params, shapes: Shapes, load: Load, gpu: Gpu) -> Memory:
@@ -173,7 +184,7 @@ def _supervised(params: Params, shapes: Shapes, load: Load, batch: int) -> Memor
         **learning(shapes, model),
         "activations": activations(shapes, model, tokens),
         "tower": rows * tower_activations(shapes, model, load.picture),
-        "logits": tokens * shapes.vocabulary * (BYTES[model.dtype] + 8),
+        "logits": tokens * shapes.vocabulary * (BYTES[model.computing] + 8),
     }
     return Memory(kept(shapes, model, False), {"step": step, "validation": _validation(params, shapes, load)})
 

@@ -33,7 +33,8 @@ class Study:
     def __init__(self, params: Params, shapes: Shapes, load: Load, gpu: Gpu):
         self.params, self.shapes, self.load, self.gpu = params, shapes, load, gpu
         self.processes = params.launch.num_processes
-        self._recompute = 1 + (params.model.dtype != "float32")  # forward passes of an update
+        self._dtype = params.model.computing
+        self._recompute = 1 + (self._dtype != "float32")  # forward passes of an update
 
     def answering(self, num: int, group: int, completion: int, batch: int) -> Cost:
         """`num` prompts read, and `group` answers to each written, `batch` prompts at a time."""
@@ -43,10 +44,9 @@ class Study:
         model = self.params.model
         rounds, own = ceil(num / (batch * self.processes)), min(batch, ceil(num / self.processes))
         kept = memory.keys_and_values(shapes, model, own * (prompt + group * completion // 2))
-        each = machines.writing(
-            self.gpu, own * written, completion, shapes.layers, memory.weights(shapes, model) + kept
-        )
-        seconds = machines.computing(self.gpu, num * reading / self.processes) + rounds * each
+        read = memory.weights(shapes, model.model_copy(update={"dtype": self._dtype}))  # copies, in mixed precision
+        each = machines.writing(self.gpu, self._dtype, own * written, completion, shapes.layers, read + kept)
+        seconds = machines.computing(self.gpu, self._dtype, num * reading / self.processes) + rounds * each
         return Cost(num * (prompt + group * completion), num * (reading + written), seconds)
 
     def _learning(self, num: int, group: int, completion: int, passes: Pass, logits: int | None = None) -> Cost:
@@ -55,7 +55,7 @@ class Study:
         # frozen features are kept: encoded once a run, while the prompts are answered
         learns = self.shapes.linear["tower"].trained or self.shapes.linear["merger"].trained
         done += num * flops.tower(self.shapes, self.load.picture, Pass(1, passes.backward)) * bool(learns)
-        seconds = machines.computing(self.gpu, done / self.processes)
+        seconds = machines.computing(self.gpu, self._dtype, done / self.processes)
         return Cost(num * (prompt + group * completion), done, seconds)
 
     def rft_step(self, algorithm: str) -> Cost:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch import nn
 
 from tasks.models import processes
+from tasks.models.precision import is_mixed
 from tasks.models.prompts import Prompt
 from tasks.models.training import Job
 from tasks.rl import sharding
@@ -18,13 +20,13 @@ CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def saved_bytes(policy: Policy, forward: Callable) -> int:
-    """Bytes that `forward` keeps for its backward pass, the policy's parameters aside."""
+    """Bytes that `forward` keeps for its backward pass, the policy's parameters and autocast's copies of them aside."""
     parameters = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
     sizes: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if storage.data_ptr() not in parameters and not (is_mixed(policy.base) and _is_copy(tensor, policy.model)):
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -34,12 +36,20 @@ def saved_bytes(policy: Policy, forward: Callable) -> int:
     return sum(sizes.values())
 
 
+def _is_copy(tensor: torch.Tensor, model: nn.Module) -> bool:
+    """Whether it is a parameter in another type."""
+    own = tensor.mT if tensor.ndim == 2 and not tensor.is_contiguous() else tensor
+    like = (p for p in model.parameters() if p.shape == own.shape and p.dtype != own.dtype)
+    return any(torch.equal(p.detach().to(own.dtype), own) for p in like)
+
+
 def estimate(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor) -> dict[str, float]:
     """GB by what they hold. The prompt stands for all; `completion` (L,) is any."""
     rft, grade = job.params.rft, job.params.grade
     parameters = list(policy.model.parameters())
     weights, world = sum(p.nbytes for p in parameters), processes.world()
     trained = sum(p.nbytes for p in parameters if p.requires_grad)
+    copied = sum(p.numel() for p in parameters if p.requires_grad) * policy.dtype.itemsize  # by autocast, once a pass
     sharded = sum(p.nbytes for layer in sharding.layers(policy.model) for p in layer.parameters() if p.requires_grad)
     beta = rft.ppo.beta if job.policy == "ppo" else rft.beta
     group = Group(prompt, [completion] * rft.num_generations, {})
@@ -58,13 +68,14 @@ def estimate(policy: Policy, job: Job, prompt: Prompt, completion: torch.Tensor)
         "keys and values": tokens * _bytes_a_token(policy),
         "activations": num_prompts * tower + micro_batch,
     }
+    parts |= {"copies in half precision": copied} if is_mixed(policy.base) else {}
     return {name: size / 1e9 for name, size in parts.items()}
 
 
 def _bytes_a_token(policy: Policy) -> int:
     text = policy.base.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * text.num_key_value_heads * width * policy.base.dtype.itemsize
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * width * policy.dtype.itemsize
 
 
 def available(held: float) -> float:

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from tasks.models.adapters import without_adapter
+from tasks.models.precision import computing, precision
 from tasks.models.prefix import Packed, pack
 from tasks.models.prompts import Pictures, Prompt
 from tasks.rl.logprobs import hidden_states, token_logprobs
@@ -69,10 +70,13 @@ class Policy:
         self.pictures = Pictures(self.base, frozen)
         self.temperature = temperature
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is computed: that of the weights, or less (mixed precision)."""
+        return computing(self.base)
+
     def precision(self) -> AbstractContextManager:
-        """Half-precision models compute as transformers' Trainer has them do: under autocast."""
-        half = self.base.dtype == torch.bfloat16
-        return torch.autocast(self.base.device.type, torch.bfloat16) if half else nullcontext()
+        return precision(self.base)
 
     def score(self, groups: Sequence[Group]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities (T,) of the groups' tokens at the sampling temperature, and the hidden states (T, width)
@@ -83,7 +87,7 @@ class Policy:
             [p.input_ids for p in prompts],
             [p.positions for p in prompts],
             [group.completions for group in groups],
-            self.base.dtype,
+            self.dtype,
         )
         with self.precision():
             hidden = hidden_states(self.base, row, self.pictures.of(prompts))

@@ -5,6 +5,7 @@ rewards themselves. A reward comes with the last token; every token pays beta (l
 are whitened after the returns are made. Unlike ReFT, a prompt has `num_generations` completions, as in GRPO.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -28,6 +29,11 @@ def token_rewards(reward: torch.Tensor, logprobs: torch.Tensor, ref_logprobs: to
 def adapted(beta: float, kl: float, target: float, share: float) -> float:
     """The next penalty, after a `share` of the horizon (Ziegler et al., arXiv 1909.08593, section 2.2)."""
     return beta * (1 + min(0.2, max(-0.2, kl / target - 1)) * share)
+
+
+def _shared(group: Group, among: int) -> Group:
+    """The group as one `among` so many over which a loss is a mean."""
+    return dataclasses.replace(group, tokens={**group.tokens, "weights": group.tokens["weights"] / among})
 
 
 class Ppo:
@@ -57,10 +63,8 @@ class Ppo:
                 set_tokens(batch, "values", self._values(self._policy.score(batch)[1]))
         if self._reference:
             self._reference.score(groups, budget)
-        num_groups = len(groups) * processes.world()
-        num = num_groups * len(groups[0].completions)
         for group in groups:
-            self._prepare_group(group, num=num / min(self._own.minibatches, num_groups))
+            self._prepare_group(group)
         valid, _ = processes.gather_tokens(get_tokens(groups, "weights") > 0)
         advantages, own = processes.gather_tokens(get_tokens(groups, "advantages"))
         advantages[valid] = whiten(advantages[valid])
@@ -68,11 +72,12 @@ class Ppo:
         metrics = self._metrics(groups, valid)
         if self._own.target_kl is not None:
             metrics["beta"] = self.state["beta"]
+            num = len(groups) * len(groups[0].completions) * processes.world()
             self.state["beta"] = adapted(metrics["beta"], metrics["kl"], self._own.target_kl, num / self._own.horizon)
         return metrics
 
-    def _prepare_group(self, group: Group, num: float) -> None:
-        """`num`: completions in an optimizer step, over which the loss is a mean, each by its own length (ReFT)."""
+    def _prepare_group(self, group: Group) -> None:
+        """The loss of a group is a mean over its completions, each by its own length (ReFT)."""
         lengths = group.lengths.tolist()
         old, values = group.tokens["old_logprobs"], group.tokens["values"]
         references = group.tokens.get("ref_logprobs", old)
@@ -82,7 +87,7 @@ class Ppo:
             valid = torch.tensor(reward).isfinite().item()
             rewards = token_rewards(reward if valid else 0.0, logprobs, reference, self.state["beta"])
             advantages.append(gae(rewards, value, self._own.gamma, self._own.lam))
-            weights.append(torch.full_like(value, valid / (num * len(value))))
+            weights.append(torch.full_like(value, valid / (len(lengths) * len(value))))
         group.tokens["advantages"], group.tokens["weights"] = torch.cat(advantages), torch.cat(weights)
         group.tokens["returns"] = group.tokens["advantages"] + values
 
@@ -100,14 +105,15 @@ class Ppo:
         return metrics
 
     def updates(self, groups: Sequence[Group], generator: torch.Generator) -> Iterator[list[Group]]:
-        """The groups of each optimizer step: `epochs` times all of them, in `minibatches` parts by chance; of a part
-        those that this process has.
+        """The groups of each optimizer step: `epochs` times all of them, in `minibatches` parts by chance, over which
+        the loss is a mean, however large; of a part those that this process has.
         """
         num, first = len(groups) * processes.world(), len(groups) * processes.rank()
         for _ in range(self._own.epochs):
             order = torch.randperm(num, generator=generator)
             for part in order.tensor_split(min(self._own.minibatches, num)):
-                yield [groups[n - first] for n in part.tolist() if 0 <= n - first < len(groups)]
+                own = [groups[n - first] for n in part.tolist() if 0 <= n - first < len(groups)]
+                yield [_shared(group, among=len(part)) for group in own]
 
     def loss(
         self, logprobs: torch.Tensor, hidden: torch.Tensor, tokens: dict[str, torch.Tensor]

@@ -69,7 +69,7 @@ def _check_logprobs(policy: Policy, job: Job, prompt: Prompt, completion: torch.
         grey = {name: torch.full_like(x, 0.5) if name == "pixel_values" else x for name, x in encoded.items()}
         unseen = prompt.picture is not None and torch.equal(_plain(policy, grey, completion), plain)
     difference = (shared - plain.repeat(2)).abs().max().item()
-    if not difference <= TOLERANCE[policy.base.dtype]:
+    if not difference <= TOLERANCE[policy.dtype]:
         raise PreflightError(
             f"{job.params.model.path}: log-probabilities with a shared prefix are {difference:.2g} off the model's "
             "own; its attention or positions are not those that the engine kshot knows: take rft.engine trl"

@@ -76,13 +76,18 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
     return norm.item()
 
 
-def full(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor whole, on the CPU where it was sharded. Every process must ask."""
-    return tensor.detach().full_tensor().cpu() if isinstance(tensor, DTensor) else tensor.detach()
+def full(tensor: torch.Tensor, wanted: bool = True) -> torch.Tensor:
+    """A tensor whole, on the CPU where it was sharded. Every process must ask; one that has not `wanted` it gets an
+    empty one instead, since all of a model, three times, is more than each of them can hold.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor.detach()
+    whole = tensor.detach().full_tensor()
+    return whole.cpu() if wanted else whole.new_empty(0)
 
 
 def like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """`value`, whole, on the device of `tensor` and sharded as it is."""
-    value = value.to(tensor.device)
+    """A copy of `value`, whole, on the device of `tensor` and sharded as it is."""
+    value = value.to(tensor.device, copy=True)
     sharded = isinstance(tensor, DTensor) and value.shape == tensor.shape
     return distribute_tensor(value, tensor.device_mesh, tensor.placements) if sharded else value

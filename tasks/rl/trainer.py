@@ -9,7 +9,7 @@ whole step, takes its part of the prompts, and gets the gradient of all.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -62,7 +62,7 @@ class Trainer:
                 module.p = 0.0
         self.policy = Policy(self.model, self.params.temperature)
         use_prefix_attention(self.policy.base)
-        if self.policy.base.dtype == torch.bfloat16:
+        if self.policy.dtype == torch.bfloat16:
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         self.algorithm = make_algorithm(self.policy, self.params)
         self.sharded = job.params.launch.backend == "fsdp"
@@ -122,7 +122,8 @@ class Trainer:
             with sharding.whole(self.model):
                 preflight.check(self.policy, self.job, self.prompt(0))
         else:
-            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            # processes that share a machine read the pages of one file, and hold no state whole
+            state = torch.load(folder / STATE, map_location="cpu", weights_only=True, mmap=True)
             self.load_state_dict(state, validation)
         with sharding.whole(self.model):
             validation.on_train_begin(None, self.state, self.control, model=self.model)
@@ -136,23 +137,29 @@ class Trainer:
             validation.on_log(None, self.state, self.control, metrics)
             with sharding.whole(self.model):
                 validation.on_step_end(None, self.state, self.control, model=self.model)
-            pausing = checkpoints is not None and processes.any_of(pause.requested())
-            if checkpoints and (pausing or self.state.global_step % validation.every == 0):
-                state = self.state_dict(validation)
-                checkpoints.save(self.state.global_step, lambda folder, state=state: write_state(state, folder / STATE))
-            if pausing:
-                raise pause.Paused(f"paused after step {self.state.global_step}: the same command goes on from there")
+            if checkpoints:
+                self._keep(checkpoints, validation)
+
+    def _keep(self, checkpoints: Checkpoints, validation: Validation) -> None:
+        """Save where a validation, the time or a pause asks for it; all processes alike."""
+        step, pausing = self.state.global_step, processes.any_of(pause.requested())
+        if pausing or step % validation.every == 0 or checkpoints.overdue():
+            state = self.state_dict(validation)
+            checkpoints.save(step, lambda folder: write_state(state, folder / STATE))
+        if pausing:
+            raise pause.Paused(f"paused after step {step}: the same command goes on from there")
 
     def state_dict(self, validation: Validation) -> dict:
         """All that the next step depends on. Between steps there is no rollout to keep; the reference is the start. It
-        is whole, so that another number of processes can go on.
+        is whole, so that another number of processes can go on, in process 0, which writes it.
         """
+        full = partial(sharding.full, wanted=processes.rank() == 0)
         optimizer = [self.optimizer.state.get(p, {}) for p in self.trained]
         return {
             "step": self.state.global_step,
             "stop": self.control.should_training_stop,
-            "weights": [sharding.full(p) for p in self.trained],
-            "optimizer": [{name: sharding.full(value) for name, value in own.items()} for own in optimizer],
+            "weights": [full(p) for p in self.trained],
+            "optimizer": [{name: full(value) for name, value in own.items()} for own in optimizer],
             "generator": self.generator.get_state(),
             "waiting": self.sampler.waiting,
             "algorithm": self.algorithm.state,
@@ -196,9 +203,10 @@ class Trainer:
         return metrics | {name: marks[n + 1] - marks[n] for n, name in enumerate(names)}
 
     def roll_out(self, prompts: Sequence[Prompt]) -> Rollout:
-        self.model.eval()
+        self.model.train()  # half-precision models recompute activations, which the first update needs, only then
         with self.policy.precision():
             self.policy.pictures.encode(prompts)
+            self.model.eval()
             if self.vllm:
                 return self.vllm.roll_out(self.policy, prompts, self.sampling, self.generator)
             return roll_out(

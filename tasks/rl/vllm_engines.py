@@ -81,7 +81,7 @@ class Colocated:
         save_whole(model, Path(self._folder.name))
         write_processor(job.params, job.init, Path(self._folder.name))
         self._llm = LLM(
-            model=self._folder.name, dtype=job.params.model.dtype, max_model_len=-1, seed=job.seed,
+            model=self._folder.name, dtype=job.params.model.computing, max_model_len=-1, seed=job.seed,
             gpu_memory_utilization=own.memory_share, enable_sleep_mode=own.sleep, logprobs_mode=LOGPROBS,
             generation_config="vllm", limit_mm_per_prompt=PICTURES, disable_log_stats=True,
         )  # fmt: skip
@@ -127,7 +127,7 @@ class Server:
         info = self._get("/server_info", config_format="json")
         self._model = self._get("/v1/models")["data"][0]["id"]
         config = info["vllm_config"]["model_config"]
-        needed = {"logprobs_mode": LOGPROBS, "dtype": f"torch.{params.model.dtype}"}
+        needed = {"logprobs_mode": LOGPROBS, "dtype": f"torch.{params.model.computing}"}
         needed |= {"enable_sleep_mode": True} if params.rft.vllm.sleep else {}
         wrong = [f"{name} is {config[name]}, not {value}" for name, value in needed.items() if config[name] != value]
         if self._model != params.model.path:
@@ -213,7 +213,7 @@ def serve_command(params: Params, folder: Path) -> str:
     name, address = shlex.quote(params.model.path), httpx.URL(params.rft.vllm.address)
     return (
         f"start it with: python -m tasks.rl.vllm_engines {folder}; VLLM_SERVER_DEV_MODE=1 vllm serve {folder} --host "
-        f"{address.host} --port {address.port or 80} --served-model-name {name} --dtype {params.model.dtype} "
+        f"{address.host} --port {address.port or 80} --served-model-name {name} --dtype {params.model.computing} "
         f"--max-model-len auto --logprobs-mode {LOGPROBS} --generation-config vllm "
         f"--limit-mm-per-prompt {shlex.quote(json.dumps(PICTURES))} --enable-scale-out{sleep}"
     )

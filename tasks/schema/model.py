@@ -24,14 +24,16 @@ class Lora(Section):
 
 class Model(Section):
     """`path` is a local folder or a hub id (then pin `revision`). `geometry`: the same shapes with random weights, from
-    models/geometry, without a download. `trained`: the part whose weights, or with `lora` whose adapter, learn; the
-    rest is frozen. `attention` is that of SFT and of the engine trl; with sdpa, answers and the engine kshot share
-    prefixes (`tasks.models.prefix`).
+    models/geometry, without a download. `compute` (null: as `dtype`) bfloat16 beside a `dtype` of float32 is mixed
+    precision: products of bfloat16, while weights, gradients and AdamW's moments stay float32. `trained`: the part
+    whose weights, or with `lora` whose adapter, learn; the rest is frozen. `attention` is that of SFT and of the engine
+    trl; with sdpa, answers and the engine kshot share prefixes (`tasks.models.prefix`).
     """
 
     path: str
     revision: str | None
     dtype: Literal["float32", "bfloat16", "float16"]
+    compute: Literal["bfloat16"] | None = None
     min_pixels: Count | None
     max_pixels: Count | None
     coordinates: Literal["relative_1000", "absolute_resized", "absolute"]
@@ -39,6 +41,17 @@ class Model(Section):
     trained: Literal["all", "language", "vision"] = "all"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     geometry: bool = False
+
+    @property
+    def computing(self) -> str:
+        """The type that products are of."""
+        return self.compute or self.dtype
+
+    @model_validator(mode="after")
+    def _computes_with_its_own_range(self):
+        if self.compute and self.dtype == "float16":
+            raise ValueError(f"compute {self.compute} goes with dtype float32 (mixed precision), not with float16")
+        return self
 
     @model_validator(mode="after")
     def _flash_attention_is_half(self):

@@ -139,3 +139,12 @@ def test_an_attention_that_the_engine_cannot_share_prefixes_with_is_refused():
     raw["model"]["attention"] = "flash_attention_2"
     with pytest.raises(ValueError, match="half precision: take dtype bfloat16"):
         validate(raw, "params.yaml")
+
+
+def test_mixed_precision_is_beside_float32():
+    raw = load_params().model_dump()
+    raw["model"]["compute"] = "bfloat16"
+    assert validate(raw, "params.yaml").model.computing == "bfloat16"
+    raw["model"]["dtype"] = "float16"
+    with pytest.raises(ValueError, match="compute bfloat16 goes with dtype float32"):
+        validate(raw, "params.yaml")

@@ -17,14 +17,16 @@ import torch
 import yaml
 
 from tasks import rft, sft
-from tasks.models import checkpoint, pause
+from tasks.models import checkpoint, pause, processes
 from tasks.models.checkpoint import Checkpoints, identity
 from tasks.models.loading import load_model
 from tasks.models.pause import Paused
 from tasks.params import Sft
 from tasks.rl.trainer import Trainer
+from tests.together import together
 
 SETTINGS = {"steps": 4, "eval_steps": 1, "prompts_per_step": 2, "num_iterations": 2, "max_completion_length": 16}
+QUESTIONS = {"grpo": 3, "ppo": 3, "sft": 7}  # an epoch is 1.5 steps of RFT; of SFT 3, the last of them a short batch
 SFT = Sft(steps=8, epochs=None, batch_size=3, learning_rate=1e-3, weight_decay=0.0, eval_steps=2)
 
 
@@ -35,23 +37,27 @@ def run(job) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
 
 
 @pytest.fixture(scope="module")
-def whole(make_job):
-    """algorithm -> the job and the end of a run that nobody cut off."""
+def whole(make_job, short):
+    """algorithm, model.compute -> the job and the end of a run that nobody cut off."""
 
     @functools.cache
-    def of(algorithm: str) -> tuple:
-        job = make_job(algorithm, **SETTINGS)
+    def of(algorithm: str, compute: str | None) -> tuple:
+        job = short(make_job(algorithm, **SETTINGS), QUESTIONS[algorithm])
+        model = job.params.model.model_copy(update={"compute": compute})
+        job.params = job.params.model_copy(update={"model": model})
         return job, run(job)
 
     return of
 
 
-@pytest.mark.parametrize("done", [1, 2, 3])
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, whole, tmp_path, monkeypatch, algorithm, done):
-    job, (weights, rewards, val) = whole(algorithm)
+@pytest.mark.parametrize(
+    ("algorithm", "compute", "done"),
+    [*((name, None, done) for name in ("grpo", "ppo") for done in (1, 2, 3)), ("grpo", "bfloat16", 2)],
+)
+def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, algorithm, compute, done):
+    job, (weights, rewards, val) = whole(algorithm, compute)
     budget = job.budget
-    job = dataclasses.replace(make_job(algorithm, **SETTINGS), checkpoints=tmp_path)
+    job = dataclasses.replace(job, checkpoints=tmp_path)
     step = Trainer.step
 
     def cut_off(trainer):
@@ -70,6 +76,45 @@ def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(make_job, whole, tmp_p
     assert begun == [*range(done, SETTINGS["steps"])]
     assert (resumed[1], resumed[2]) == (rewards, val)
     assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
+
+
+def test_where_validation_is_rare_the_time_makes_a_checkpoint(make_job, tmp_path, monkeypatch):
+    settings = {**SETTINGS, "steps": 3, "eval_steps": 3}
+    weights, rewards, val = run(make_job("grpo", **settings))
+    job = dataclasses.replace(make_job("grpo", **settings), checkpoints=tmp_path)
+    step, saved = Trainer.step, []
+
+    def cut_off(trainer):
+        saved.append(sorted(path.name for path in tmp_path.glob("*/*/step-*")))
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+        clock[0] += checkpoint.MOST_SECONDS / 2 + 1  # it is due after the second step
+        return step(trainer)
+
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Trainer, "step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(job)
+    assert saved == [[], [], ["step-2"]]
+    monkeypatch.setattr(Trainer, "step", step)
+    resumed = run(dataclasses.replace(job))
+    assert (resumed[1], resumed[2]) == (rewards, val)
+    assert all(torch.equal(resumed[0][name], weights[name]) for name in weights)
+
+
+def test_processes_agree_on_whether_a_checkpoint_is_due(make_job, tmp_path):
+    """By the clock of the first, else some would wait for others that go on."""
+    job = make_job()
+
+    def due() -> list[bool]:
+        checkpoints, seen = Checkpoints(tmp_path, job), []
+        for seconds in ((0, 2), (2, 0)):  # of process 0, of process 1
+            checkpoints._saved = time.monotonic() - seconds[processes.rank()] * checkpoint.MOST_SECONDS
+            seen.append(checkpoints.overdue())
+        return seen
+
+    assert together(2, due) == [[False, True]] * 2
 
 
 @pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: pause.FILE.touch()])
@@ -95,9 +140,9 @@ def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job,
 
 
 @pytest.fixture(scope="module")
-def whole_sft(make_job, tmp_path_factory):
+def whole_sft(make_job, short, tmp_path_factory):
     """A job of SFT, and the folder that it leaves when nobody cuts it off."""
-    job, out = make_job("sft"), tmp_path_factory.mktemp("sft") / "whole"
+    job, out = short(make_job("sft"), QUESTIONS["sft"]), tmp_path_factory.mktemp("sft") / "whole"
     sft.train(job, SFT, out)
     return job, out
 

@@ -62,10 +62,10 @@ def finish(job, out: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=["grpo", "ppo"])
-def whole(request, make_job):
+def whole(request, make_job, short):
     """A job and the digest of a run that nobody killed."""
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, nor do those that read weights
-    job = make_job(request.param, **SETTINGS)
+    job = short(make_job(request.param, **SETTINGS), 3)  # several epochs
     loaded = job.load()
 
     def load(self: Job) -> PreTrainedModel:

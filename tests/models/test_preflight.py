@@ -40,6 +40,18 @@ def test_the_shipped_model_passes_in_seconds(make_job, model, convention):
     assert time.process_time() - began < 10
 
 
+def test_of_many_gold_answers_some_are_checked_the_same_at_every_start(make_job, model, monkeypatch, capsys):
+    job, asked = make_job(), []
+    job.train = [dataclasses.replace(question, record_id=str(n)) for n, question in enumerate(job.train * 20)]
+    num, grade = len(job.gold_pairs()), job.grader
+    job.grader = lambda text, question: asked.append(question.record_id) or grade(text, question)
+    for _ in range(2):
+        check(job, model)
+    assert capsys.readouterr().err.splitlines() == [f"preflight: checks 500 of {num} gold answers"] * 2
+    assert num > 500 and len(asked) == 2 * 2 * 500  # each is graded as it is, and against what is stated
+    assert asked[:1000] == asked[1000:]
+
+
 @pytest.mark.parametrize("convention", ["relative_1000", "absolute"])
 def test_answers_without_thinking_pass_too(make_job, model, convention):
     words = dict.fromkeys(("maths", "program", "ranking"))

@@ -1,6 +1,7 @@
 """The training stages, a few steps each on the shipped model: they learn, keep the best on val, leave a folder."""
 
 import copy
+import dataclasses
 import json
 import warnings
 from contextlib import nullcontext
@@ -13,11 +14,13 @@ from transformers import TrainerControl, TrainerState
 from tasks import rft, sft
 from tasks.data.records import read_questions
 from tasks.graders import make_grader
+from tasks.graders.rubric import Grade
 from tasks.graders.target import targets
+from tasks.models import preflight
 from tasks.models.budget import Matched
 from tasks.models.loading import load_model
 from tasks.models.training import Job
-from tasks.models.validation import Validation
+from tasks.models.validation import Best, Validation, trainable
 from tasks.params import load_params
 
 
@@ -76,6 +79,24 @@ def test_epochs_are_passes_over_the_slice():
     assert [warmup.num_steps(n) for n in (1, 16, 17)] == [1, 3, 4]
 
 
+def test_sft_in_mixed_precision_learns_in_float32_what_it_learns_in_full(data, tmp_path):
+    """At a rate that bfloat16 weights would round away."""
+    losses, moved = {}, {}
+    for compute in (None, "bfloat16"):
+        run = job(data, "sft", sft={"steps": 2, "eval_steps": 2, "learning_rate": 1e-6}, model={"compute": compute})
+        run._score = lambda model: {"reward": float(model is not None)}
+        model = run.load()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        steps, pairs = run.params.sft, run.gold_pairs()
+        rows = sft.fit(run, model, pairs, steps, 2, steps.batch_size, run.validation(2))
+        losses[compute] = [row["loss"] for row in rows]
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+        moved[compute] = max((value - before[n]).abs().max().item() for n, value in model.state_dict().items())
+    assert losses["bfloat16"] == pytest.approx(losses[None], rel=0.02)
+    assert losses["bfloat16"] != losses[None]
+    assert 0 < moved["bfloat16"] < 3e-6
+
+
 def test_zero_warmup_steps_give_the_base_model_itself(data, tmp_path):
     run = job(data, "warmup", warmup={"steps": 0, "epochs": None})
     sft.train(run, run.params.warmup, tmp_path / "warmup")
@@ -95,6 +116,26 @@ def test_grpo_changes_the_weights_and_logs_its_curves(data, tmp_path):
     assert {"reward", "kl", "completion_length", "zero_variance"} <= set(history["steps"][0])
 
 
+def test_a_step_of_trl_is_a_rollout_however_few_the_questions(data, monkeypatch):
+    """Two steps of two updates, validated after each, of 3 questions where a step takes 4."""
+    small = {"steps": 2, "eval_steps": 1, "prompts_per_step": 4, "num_generations": 2, "max_completion_length": 8}
+    run = job(data, "grpo", rft={**small, "num_iterations": 2, "warmup_steps": 0, "beta": 0.01, "learning_rate": 1e-3})
+    run.train, asked = run.train[:3], []
+
+    def grader(text, question) -> Grade:
+        asked.append(question.record_id)
+        return Grade(reward=len(asked) % 2, sub_rewards={"turn": 1.0}, failure=None)
+
+    monkeypatch.setattr(preflight, "check", lambda *_: None)  # which this grader would not pass
+    run.grader, run._score = grader, lambda model: {"reward": 0.5}
+    model, validation, logs = rft.ENGINES["trl", "grpo"](run)
+    assert [row["step"] for row in logs] == [1, 2] and all("kl" in row and "reward" in row for row in logs)
+    assert [point["step"] for point in validation.curve] == [0, 1, 2]
+    assert len(asked) >= 2 * 4 * 2 and set(asked) == {question.record_id for question in run.train}
+    base = run.load().state_dict()
+    assert any(not torch.equal(value, base[name]) for name, value in model.state_dict().items())
+
+
 def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
     run = job(data, "sft", sft={"steps": 2, "eval_steps": 1, "learning_rate": 1e-3})
     lora = {"r": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
@@ -104,6 +145,32 @@ def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
     assert not list((tmp_path / "lora").glob("adapter*"))
     merged = load_model(run.params.model, tmp_path / "lora").state_dict()
     assert set(merged) == set(load_model(run.params.model).state_dict())
+
+
+def test_every_checkpoint_that_is_kept_holds_the_adapter_it_was_trained_on(data, tmp_path):
+    """As the policy beside it does: without SFT's adapter, RFT's is another model's."""
+
+    def moved(model: torch.nn.Module) -> torch.nn.Module:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.add_(0.1)
+        return model
+
+    run = job(data, "sft")
+    lora = {"r": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": "all-linear", "output": "adapter"}
+    params = run.params.model.model_validate({**run.params.model.model_dump(), "lora": lora})
+    run.params = run.params.model_copy(update={"model": params})
+    run.save(moved(run.load()), tmp_path / "sft", None, [])
+    run = dataclasses.replace(run, policy="grpo", init=tmp_path / "sft")
+    model, ids = moved(run.load()), torch.arange(20, 40)[None]
+    validation = run.validation(1, keep=2)
+    validation.best = [Best(1, 1.0, {name: p.detach().clone() for name, p in trainable(model).items()})]
+    logits = model(input_ids=ids).logits
+    run.save(model, tmp_path / "grpo", validation, [])
+    for folder in (tmp_path / "grpo", tmp_path / "grpo" / "checkpoints" / "step-1"):
+        read = load_model(params, folder)
+        torch.testing.assert_close(read(input_ids=ids).logits, logits, rtol=0, atol=1e-4)
 
 
 def test_sft_targets_score_the_top_with_the_grader_that_rewards(data):

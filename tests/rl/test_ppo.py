@@ -43,7 +43,7 @@ def test_at_the_start_values_are_zero_and_returns_are_the_discounted_rewards(mak
     assert abs(advantages.mean()) < 1e-5
     assert advantages.var(correction=0).item() == pytest.approx(1, abs=1e-3)
     assert abs(metrics["kl"]) < 1e-6
-    torch.testing.assert_close(groups[0].tokens["weights"][0], 1 / (8 * lengths[0].float()))
+    torch.testing.assert_close(groups[0].tokens["weights"][0], 1 / (4 * lengths[0].float()))
 
 
 def test_a_completion_without_a_valid_reward_weighs_nothing_and_is_not_whitened_with(make_job):
@@ -60,7 +60,25 @@ def test_updates_see_every_group_once_an_epoch(make_job):
     updates = list(trainer.algorithm.updates(groups, torch.Generator().manual_seed(0)))
     assert [len(update) for update in updates] == [1] * 6
     for epoch in range(3):
-        assert {id(g) for update in updates[2 * epoch : 2 * epoch + 2] for g in update} == {id(g) for g in groups}
+        prompts = {id(g.prompt) for update in updates[2 * epoch : 2 * epoch + 2] for g in update}
+        assert prompts == {id(g.prompt) for g in groups}
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 5])
+def test_every_update_is_a_mean_over_its_completions_whatever_its_size(make_job, num):
+    """Each completion by its own length. 3 minibatches of 4 groups are of 2, 1 and 1."""
+    job = with_ppo(make_job("ppo", prompts_per_step=4), minibatches=num, epochs=1)
+    trainer = Trainer(job, Ppo)
+    prompts = [trainer.prompt(n) for n in range(4)]
+    groups, _ = trainer.grade([*range(4)], prompts, trainer.roll_out(prompts))
+    trainer.algorithm.prepare(groups)
+    updates = list(trainer.algorithm.updates(groups, trainer.generator))
+    assert len(updates) == min(num, 4)
+    for update in updates:
+        assert get_tokens(update, "weights").sum().item() == pytest.approx(1.0)
+        lengths = torch.cat([group.lengths for group in update]).float()
+        expected = (1 / (len(lengths) * lengths)).repeat_interleave(lengths.long())
+        torch.testing.assert_close(get_tokens(update, "weights"), expected)
 
 
 def test_a_run_trains_the_policy_and_its_head_and_leaves_a_folder(make_job, tmp_path):

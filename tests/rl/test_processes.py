@@ -7,6 +7,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from tasks.graders.rubric import Grade
+from tasks.models import processes
+from tasks.models.checkpoint import write_state
 from tasks.models.loading import load_model
 from tasks.planning import memory
 from tasks.planning.shapes import shapes
@@ -105,11 +107,15 @@ def test_a_step_of_two_processes_is_that_of_one(make_job, algorithm, backend, lo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LORA], ids=["whole weights", "LoRA"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"dtype": "bfloat16"}, {"dtype": "bfloat16", "lora": Lora(**LORA)}, {"compute": "bfloat16"}],
+    ids=["whole weights", "LoRA", "mixed precision"],
+)
 @pytest.mark.parametrize("backend", ["ddp", "fsdp"])
-def test_in_half_precision_both_processes_take_the_same_step(make_job, backend, lora):
+def test_in_half_precision_both_processes_take_the_same_step(make_job, backend, changed):
     """It is not that of one process to the bit: other batches are rounded otherwise, and other tokens are drawn."""
-    job = with_model(make_job("grpo", **SMALL), dtype="bfloat16", lora=lora and Lora(**lora))
+    job = with_model(make_job("grpo", **SMALL), **changed)
     pair = together(2, lambda: step(shared(job, backend), Grpo))
     assert pair[0]["completions"] != pair[1]["completions"]
     for mine, other in zip(pair[0]["gradients"], pair[1]["gradients"], strict=True):
@@ -168,6 +174,33 @@ def test_a_sharded_process_holds_what_the_plan_says(make_job, lora):
     planned["gradients"] = memory.learning(sizes, job.params.model, shards=2)["gradients"]
     for found in together(2, work):
         assert found == pytest.approx(planned, rel=0.02)  # layers whose rows do not halve are padded
+
+
+@pytest.mark.slow
+def test_a_state_is_gathered_by_the_process_that_writes_it_and_read_by_all(make_job, tmp_path):
+    job = make_job("grpo", **SMALL)
+
+    def held(trainer: Trainer) -> list[torch.Tensor]:
+        moments = [state["exp_avg"] for p in trainer.trained if (state := trainer.optimizer.state.get(p))]
+        return [t.to_local() if isinstance(t, DTensor) else t for t in [*trainer.trained, *moments]]
+
+    def work() -> tuple[int, int]:
+        first, second = (Trainer(shared(job, "fsdp"), Grpo) for _ in range(2))
+        first.job.grader = by_letters
+        first.step()
+        state = first.state_dict(first.job.validation(1))
+        if processes.rank() == 0:
+            write_state(state, tmp_path / "state.pt")
+        processes.wait()
+        read = torch.load(tmp_path / "state.pt", weights_only=True, mmap=True)
+        second.load_state_dict(read, second.job.validation(1))
+        assert all(torch.equal(mine, others) for mine, others in zip(held(first), held(second), strict=True))
+        sharded = [n for n, p in enumerate(first.trained) if isinstance(p, DTensor)]
+        moments = [state["optimizer"][n]["exp_avg"] for n in sharded]
+        return sum(state["weights"][n].numel() for n in sharded), sum(map(torch.numel, moments))
+
+    layers = shapes(job.params.model).decoder.all
+    assert together(2, work) == [(layers, layers), (0, 0)]
 
 
 def own_bytes(tensors) -> int:

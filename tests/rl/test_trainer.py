@@ -148,6 +148,33 @@ def test_half_precision_trains_with_checkpointed_activations(make_job):
     assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
 
 
+@pytest.mark.parametrize("make_algorithm", [Grpo, Ppo])
+def test_mixed_precision_computes_in_half_and_learns_in_float32(make_job, make_algorithm):
+    """A step of 1e-6, which bfloat16 weights would round away, is taken."""
+    job = make_job(learning_rate=1e-6)
+    model = job.params.model.model_copy(update={"compute": "bfloat16"})
+    job.params = job.params.model_copy(update={"model": model})
+    trainer = Trainer(job, make_algorithm)
+    assert trainer.model.is_activation_checkpointing
+    prompts = [trainer.prompt(n) for n in range(4)]
+    groups, _ = trainer.grade([*range(4)], prompts, trainer.roll_out(prompts))
+    with torch.no_grad():
+        half = trainer.policy.score(groups)[0]
+        trainer.policy.base.computing = torch.float32
+        trainer.policy.pictures.encode(prompts)
+        exact = trainer.policy.score(groups)[0]
+        trainer.policy.base.computing = torch.bfloat16
+    for told in (half, get_tokens(groups, "old_logprobs")):
+        assert 0 < (told - exact).abs().mean() < 0.02
+    before = weights(trainer.model)
+    assert 0 < trainer.step()["grad_norm"] < 100
+    after = trainer.model.state_dict()
+    assert {value.dtype for value in after.values()} == {torch.float32}
+    assert {trainer.optimizer.state[p]["exp_avg"].dtype for p in trainer.trained} == {torch.float32}
+    moved = max((after[name] - before[name]).abs().max().item() for name in before)
+    assert 0 < moved < 3e-6  # PPO makes two updates
+
+
 def test_a_grader_that_fails_stops_the_run(make_job, monkeypatch):
     job = make_job()
     monkeypatch.setattr(job, "grader", lambda text, question: 1 / 0)
