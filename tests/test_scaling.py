@@ -131,6 +131,14 @@ def test_jobs_of_submitit_run_beside_each_other_in_workspaces_of_their_own(studi
     assert (studies / "report" / "report.md").read_text() == jobs["1"]
 
 
+@needs("submitit", "slurm")
+def test_a_job_of_submitit_finds_what_a_single_process_finds(checkout, repro):  # noqa: F811
+    commit(checkout)
+    run(checkout, sys.executable, "-m", "flows.sweep", "-m", "hydra/launcher=submitit_local", *TINY)
+    (workspace,) = checkout.glob("studies/digits/*/0")
+    assert results(workspace) == results(repro)
+
+
 def test_a_study_runs_as_a_deployment_on_a_work_pool(studies, prefect_server):  # noqa: F811
     """The four commands of flows/deployed.py, with a worker that takes processes: prefect.yaml is what deploys."""
     variables = {**prefect_server, "PATH": ENV["PATH"], "KSHOT_WORKSPACE": str(studies), "PYTHONPATH": str(studies)}
