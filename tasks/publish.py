@@ -130,6 +130,7 @@ def _scores(params: Params, row: dict[str, str]) -> str:
         else "the choice of test questions alone"
     )
     verdict = f"\n\nAgainst SFT: {row['verdict']}." if row.get("verdict") else ""
+    verdict += f" Not a fair comparison. {row['unfair']}" if row.get("unfair") else ""
     return (
         f"\n\n## Scores on test\n\nOf all seeds of this policy at k = {row['k']}; the intervals cover {covered}.\n\n"
         f"| | mean | {100 * params.report.confidence:g}% interval |\n| --- | --- | --- |\n"

@@ -49,13 +49,18 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
         "results.csv": tables.results(study, comparisons).to_csv(index=False),
         "results.tex": tables.latex(study, comparisons),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "summary.txt": summary(shown["headlines"], comparisons, params.report.confidence, study)
+        "summary.txt": summary(_said(shown), comparisons, params.report.confidence, study)
         + f"\n\n{out / 'report.html'}\n",
     }
     _write_figures(out, {file: figure for file, (_, figure) in drawn.items()}, [c for _, some in cells for c in some])
     for file, text in texts.items():
         (out / file).write_text(text, encoding="utf-8")
     return metrics
+
+
+def _said(shown: dict) -> list[str]:
+    """The first paragraph of summary.txt, all that a terminal, Prefect and MLflow may show: the verdict, warned of."""
+    return [*(f"Not a fair comparison. {warning}" for warning in shown["warnings"]), *shown["headlines"]]
 
 
 def _figures(params: Params, study: Study, comparisons: tuple[Comparison, ...]) -> dict[str, tuple[str, Figure]]:

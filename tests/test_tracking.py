@@ -19,11 +19,11 @@ from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
-AGAINST = "against_sft,against_sft_low,against_sft_high,verdict"
+AGAINST = "against_sft,against_sft_low,against_sft_high,verdict,unfair"
 RESULTS = f"""k,policy,num_seeds,reward,reward_low,reward_high,ap,ap_low,ap_high,{AGAINST}
-1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,
-1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,
-1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better
+1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,,
+1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,,
+1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better,SFT and GRPO differ.
 """
 STARTS = """
 import sys, time
@@ -249,7 +249,8 @@ def test_the_registered_card_ends_with_the_scores_and_the_one_on_disk_is_left(st
     assert version.description.startswith("# The card of grpo-1-0\n\n## Scores on test")
     assert "| reward | 0.750 | 0.700 to 0.800 |" in version.description
     assert "| reward minus SFT's | +0.250 | +0.100 to +0.400 |" in version.description
-    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description and "Against SFT: better." in version.description
+    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description
+    assert "Against SFT: better. Not a fair comparison. SFT and GRPO differ." in version.description
     assert "the choice of test questions alone" in version.description  # one seed
     (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.sft-1-0'")
     assert "Against SFT" not in version.description and "minus SFT" not in version.description

@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from tasks.reporting import fairness
 from tasks.reporting.compare import Comparison
 from tasks.reporting.study import History, Study
 from tasks.reporting.words import name
@@ -81,7 +82,7 @@ def failures(study: Study) -> pd.DataFrame:
 
 def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """A row a policy and k: the reward with its interval, the metrics, and the difference to SFT where there is one."""
-    rows = []
+    rows, unfair = [], " ".join(fairness.differences(study))
     for comparison in comparisons:
         against = {d.policy: d for d in comparison.differences if d.other == "sft"}
         for score in comparison.scores:
@@ -94,7 +95,7 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
                 row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
-                row |= {"superiority": difference.superiority}
+                row |= {"superiority": difference.superiority, "unfair": unfair}
                 row |= {f"against_sft_{column}": value for column, value in _ends(difference.ap).items()}
             rows.append(row)
     return pd.DataFrame(rows)
