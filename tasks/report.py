@@ -59,7 +59,7 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
 
 
 def _said(shown: dict) -> list[str]:
-    """The first paragraph of summary.txt, all that a terminal, Prefect and MLflow may show: the verdict, warned of."""
+    """The first paragraph of summary.txt, which Prefect and MLflow show by itself: warnings before the verdict."""
     return [*(f"Not a fair comparison. {warning}" for warning in shown["warnings"]), *shown["headlines"]]
 
 

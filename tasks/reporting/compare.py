@@ -1,7 +1,7 @@
 """Policies against each other at every k: scores, paired differences with intervals, the verdict in words.
 
 All statistics are those of `tasks.scoring.statistics`. The verdict is on the mean reward, which is what RFT is trained
-on; intervals of AP stand beside it.
+on; the task's own metric (AP, accuracy, IoU, top-1) stands beside it with its intervals.
 """
 
 import math
@@ -12,6 +12,7 @@ from statistics import fmean
 from tasks.params import Report
 from tasks.reporting.study import Graded, Study
 from tasks.scoring.coco import match
+from tasks.scoring.metrics import OWN
 from tasks.scoring.resampling import Resampled, picture_means, resample_ap, resample_means
 from tasks.scoring.statistics import (
     MIN_SEEDS,
@@ -32,14 +33,14 @@ class Score:
     """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1; NaN for one that the
     policy has not, as the base model is not reranked.
 
-    `ap` holds the intervals of ap, ap50 and ap75; nothing where the study has no detection.
+    `beside` holds intervals: of ap, ap50 and ap75 of detection, of the own metric of other tasks; of jobs nothing.
     """
 
     policy: str
     num_seeds: int
     reward: Interval
     metrics: dict[str, float]
-    ap: dict[str, Interval]
+    beside: dict[str, Interval]
 
 
 FOUND = ("better", "worse")
@@ -62,7 +63,7 @@ class Difference:
     seed_share: float  # of the variance: what more seeds would take away; the rest, more pictures
     detectable: float  # the true difference, at this k alone, that such a study finds with a probability of 80%
     superiority: float  # the probability that `policy` has the higher reward on a random question; ties count half
-    ap: dict[str, Interval]
+    beside: dict[str, Interval]  # differences in what a score has beside its reward
 
     @property
     def why(self) -> str:
@@ -110,7 +111,7 @@ class _Runs:
 
     graded: tuple[Graded, ...]
     reward: Resampled
-    ap: dict[str, Resampled]
+    beside: dict[str, Resampled]
 
 
 def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
@@ -135,12 +136,18 @@ def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
 
 
 def _runs(graded: tuple[Graded, ...], settings: Report) -> _Runs:
-    reward = resample_means(
-        {run.seed: picture_means(vars(a) for a in run.answers) for run in graded}, resamples=settings.resamples
-    )
+    resamples = settings.resamples
+    reward = {run.seed: picture_means(vars(a) for a in run.answers) for run in graded}
     detection = {run.seed: [vars(a) for a in run.answers if a.task == "detection"] for run in graded}
     matches = {seed: match(rows) for seed, rows in detection.items() if rows}
-    return _Runs(graded, reward, resample_ap(matches, resamples=settings.resamples) if matches else {})
+    beside = resample_ap(matches, resamples=resamples) if matches else {}
+    for metric in dict.fromkeys(OWN[a.task] for a in graded[0].answers if a.own is not None):
+        own = {
+            run.seed: picture_means((vars(a) for a in run.answers if OWN.get(a.task) == metric), "own")
+            for run in graded
+        }
+        beside[metric] = resample_means(own, resamples=resamples)
+    return _Runs(graded, resample_means(reward, resamples=resamples), beside)
 
 
 def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: float) -> Score:
@@ -149,7 +156,7 @@ def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: fl
         num_seeds=len(runs.graded),
         reward=interval(runs.reward, confidence),
         metrics={m: fmean(run.metrics.get(m, math.nan) for run in runs.graded) for m in headings},
-        ap={name: interval(ap, confidence) for name, ap in runs.ap.items()},
+        beside={name: interval(score, confidence) for name, score in runs.beside.items()},
     )
 
 
@@ -170,22 +177,22 @@ def _difference(
         seed_share=variance(reward).seed_share,
         detectable=detectable,
         superiority=superiority(*([[answer.reward for answer in run.answers] for run in x.graded] for x in (a, b))),
-        ap={name: interval(a.ap[name] - b.ap[name], confidence) for name in a.ap},
+        beside={name: interval(a.beside[name] - b.beside[name], confidence) for name in a.beside},
     )
 
 
 def as_metrics(comparisons: Sequence[Comparison]) -> dict:
-    """For `dvc metrics`: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'ap': {'sft': {'ap': {'estimate': 0.5, ...}}},
+    """For `dvc metrics`: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'beside': {'sft': {'ap': {'low': 0.5, ...}}},
     'grpo-sft': {'estimate': 0.04, 'low': ..., 'high': ..., 'verdict': ..., 'p': ..., 'by_seed': {0: ...}, ...}}}.
     """
     return {f"k={c.k}": _at(c) for c in comparisons}
 
 
 def _at(comparison: Comparison) -> dict:
-    aps = {s.policy: asdict(s)["ap"] for s in comparison.scores if s.ap}
+    beside = {s.policy: asdict(s)["beside"] for s in comparison.scores if s.beside}
     return (
         {s.policy: s.reward.estimate for s in comparison.scores}
-        | ({"ap": aps} if aps else {})
+        | ({"beside": beside} if beside else {})
         | {f"{d.policy}-{d.other}": _flat(d) for d in comparison.differences}
     )
 

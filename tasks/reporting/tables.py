@@ -89,26 +89,28 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
             row = {"matched": study.grid.matched, "k": comparison.k, "policy": score.policy}
             row |= {"num_seeds": score.num_seeds}
             row |= {"reward": score.reward.estimate, "reward_low": score.reward.low, "reward_high": score.reward.high}
-            row |= score.metrics | _ends(score.ap)
+            row |= score.metrics | _ends(score.beside)
             if difference := against.get(score.policy):
                 interval = difference.interval
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
                 row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
                 row |= {"superiority": difference.superiority, "unfair": unfair}
-                row |= {f"against_sft_{column}": value for column, value in _ends(difference.ap).items()}
+                row |= {f"against_sft_{column}": value for column, value in _ends(difference.beside).items()}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _ends(aps: Mapping[str, Interval]) -> dict[str, float]:
+def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
     """{'ap': ..., 'ap_low': ..., 'ap_high': ..., 'ap50': ...}."""
     ends = {"": "estimate", "_low": "low", "_high": "high"}
-    return {f"{ap}{end}": getattr(found, field) for ap, found in aps.items() for end, field in ends.items()}
+    return {
+        f"{metric}{end}": getattr(found, field) for metric, found in intervals.items() for end, field in ends.items()
+    }
 
 
 def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
-    """The results as a booktabs table (`\\usepackage{booktabs}`); AP with its interval."""
+    """The results as a booktabs table (`\\usepackage{booktabs}`); a metric with its interval where it has one."""
     found = results(study, comparisons)
 
     def span(row: pd.Series, value: str, sign: str = "") -> str:

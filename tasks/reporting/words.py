@@ -97,8 +97,25 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
         for comparison in comparisons if len(comparisons) > 1  # of one, the headline says it
         for difference in comparison.differences if difference.other == "sft" and difference.why
     ]  # fmt: skip
-    about = [*notes, *([mode] if (mode := existence(study)) else []), matched(study)]
+    about = [*notes, *opposed(study, comparisons), *([mode] if (mode := existence(study)) else []), matched(study)]
     return "\n".join([*headlines, "", *lines, "", *about])
+
+
+def opposed(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for each k at which a task's own metric, with an interval clear of zero, goes against the reward."""
+    told = [
+        (comparison.k, difference, heading, difference.beside[metric])
+        for comparison in comparisons
+        for difference in comparison.differences
+        if difference.other == "sft"
+        for metric, heading in study.own.items()
+    ]
+    return [
+        f"{name(difference.policy)}'s {heading} is {'lower' if own.estimate < 0 else 'higher'} than SFT's at k = {k}: "
+        f"{signed(own.estimate)}, {span(own, signed)}."
+        for k, difference, heading, own in told
+        if not own.low <= 0 <= own.high and own.estimate * difference.interval.estimate < 0
+    ]
 
 
 def existence(study: Study) -> str:

@@ -88,6 +88,21 @@ def test_metrics_json_agrees_with_the_page(written, page):
         assert difference["verdict"] in page.text
 
 
+def test_the_difference_in_ap_stands_beside_that_in_reward(written, page):
+    """On the page and in report.md, as results.csv has it."""
+    compared = [row for row in csv.DictReader((written.out / "results.csv").open()) if row["against_sft"]]
+    heads = next(row for row in page.rows if "Difference" in row)
+    shown = [row for row in page.rows if any(cell.startswith("GRPO \N{MINUS SIGN} SFT") for cell in row)]
+    markdown = (written.out / "report.md").read_text().splitlines()
+    for row, cells in zip(compared, shown, strict=True):
+        ends = [f"{float(row[f'against_sft_ap{end}']):+.3f}" for end in ("", "_low", "_high")]
+        estimate, low, high = (end.replace("-", "\N{MINUS SIGN}") for end in ends)
+        at = heads.index("AP") - len(heads)
+        assert heads[at + 1] == "95% interval" and cells[at : at + 2] == [estimate, f"{low} to {high}"]
+        (line,) = [line for line in markdown if line.startswith(f"| {row['k']} | GRPO \N{MINUS SIGN} SFT")]
+        assert f"| {estimate} | {low} to {high} |" in line
+
+
 def test_nothing_is_fetched_or_run(written, page):
     """But for one script, whose hash the page's policy names: no other can run, whatever a model says."""
     assert {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "video", "audio", "form"} == set()
@@ -119,11 +134,13 @@ def test_other_tasks_show_their_own_metrics(tmp_path, task, headings, shown, not
     stage.report(**vars(work))
     page = Page((work.out / "report.html").read_text(encoding="utf-8"))
     scores = page.rows[: 1 + 3]
-    assert scores[0][4:-1] == headings
+    assert scores[0][4:-1] == [*headings, f"{headings[0]}, 95% interval"]
     runs = [json.loads((work.grades / f"grpo-4-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
     found = next(row for row in scores if "GRPO" in row)
     first = {"classification": "accuracy", "grounding": "miou"}[task]
     assert found[3] == f"{sum(run[first] for run in runs) / 2:.3f}"
+    differences = next(row for row in page.rows if "Difference" in row)
+    assert (headings[0], "95% interval") in itertools.pairwise(differences) and "AP" not in differences
     above = page.text[: page.text.index("params.yaml")]
     assert shown in above and not_shown not in above.replace("an IoU or label", "")
     assert "existence" not in above and "with its confidence" not in above
@@ -178,7 +195,7 @@ def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
         assert float(row["reward"]) == metrics[f"k={row['k']}"][row["policy"]]
         assert float(row["ap_low"]) < float(row["ap"]) < float(row["ap_high"])
     assert float(rows[2]["against_sft_low"]) == metrics["k=1"]["grpo-sft"]["low"] and rows[1]["against_sft"] == ""
-    assert float(rows[2]["against_sft_ap50_low"]) == metrics["k=1"]["grpo-sft"]["ap"]["ap50"]["low"]
+    assert float(rows[2]["against_sft_ap50_low"]) == metrics["k=1"]["grpo-sft"]["beside"]["ap50"]["low"]
     paper = (written.out / "results.tex").read_text()
     assert f"${float(rows[2]['ap']):.3f}$ $[{float(rows[2]['ap_low']):.3f}, " in paper
     assert "\\toprule" in paper and paper.count("\\\\") == 1 + 6

@@ -7,7 +7,8 @@ import pytest
 
 from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, compare
 from tasks.reporting.study import read_study
-from tasks.reporting.words import about_the_score, headline, signed, summary
+from tasks.reporting.tables import results
+from tasks.reporting.words import about_the_score, headline, opposed, signed, summary
 from tasks.scoring.statistics import Interval
 from tests.reporting.fake_study import make_params, write_study
 
@@ -40,7 +41,7 @@ def difference(low, high, **changed):
         seed_share=0.8,
         detectable=0.0841,
         superiority=0.55,
-        ap={},
+        beside={"ap": Interval(0.01, -0.01, 0.03)},
     )
     return replace(found, **changed)
 
@@ -81,7 +82,7 @@ def test_metrics_are_nested_by_k(workplace, study):
     found = comparisons[1].difference("grpo", "sft")
     assert metrics["k=4"]["grpo-sft"]["low"] == found.interval.low
     assert metrics["k=4"]["grpo-sft"]["p_holm"] == found.p_holm
-    assert metrics["k=4"]["ap"]["sft"]["ap75"]["high"] == comparisons[1].score("sft").ap["ap75"].high
+    assert metrics["k=4"]["beside"]["sft"]["ap75"]["high"] == comparisons[1].score("sft").beside["ap75"].high
     assert json.loads(json.dumps(metrics))["k=4"]["grpo-sft"]["by_seed"].keys() == {"0", "1"}
 
 
@@ -100,14 +101,53 @@ def test_the_statistics_beside_a_difference(workplace, study):
         both = [(x["reward"], y["reward"]) for a, b in pairs.values() for x, y in zip(a, b, strict=True)]
         assert difference.superiority == pytest.approx(mean((x > y) + 0.5 * (x == y) for x, y in both))
         for name in ("ap", "ap50", "ap75"):
-            aps = {p: found.score(p).ap[name].estimate for p in ("sft", "grpo")}
-            assert difference.ap[name].estimate == pytest.approx(aps["grpo"] - aps["sft"])
+            aps = {p: found.score(p).beside[name].estimate for p in ("sft", "grpo")}
+            assert difference.beside[name].estimate == pytest.approx(aps["grpo"] - aps["sft"])
             if name in study.headings:
                 assert aps["sft"] == pytest.approx(found.score("sft").metrics[name], abs=1e-9)
         assert difference.detectable > abs(difference.interval.high - difference.interval.low) / 2
         assert difference.verdict == "too little data"  # two seeds
     ps = sorted((c.difference("grpo", "sft") for c in comparisons), key=lambda d: d.p)
     assert ps[0].p_holm == pytest.approx(min(1, 2 * ps[0].p)) and ps[1].p_holm >= ps[1].p
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "right"),
+    [
+        ("classification", "accuracy", lambda row: row["sub_rewards"]["label"]),
+        ("grounding", "miou", lambda row: row["sub_rewards"]["iou"]),
+        ("maths", "accuracy", lambda row: row["sub_rewards"]["answer"] == 1),
+    ],
+)
+def test_the_metric_of_a_task_has_an_interval_and_a_paired_difference(tmp_path, task, metric, right):
+    params = make_params(k=(4,), seed=(0, 1, 2))
+    work = write_study(tmp_path, params, task=task)
+    study = read_study(params.grid, work.grades, work.policies)
+    (found,) = compare(study, params.report)
+    assert list(study.own) == [metric]
+    means = {p: [mean(map(right, rows(work.grades / f"{p}-4-{s}"))) for s in (0, 1, 2)] for p in ("sft", "grpo")}
+    for policy, by_seed in means.items():
+        own = found.score(policy).beside[metric]
+        assert own.low < own.estimate < own.high and own.estimate == pytest.approx(mean(by_seed))
+        assert found.score(policy).metrics[metric] == pytest.approx(own.estimate)
+    difference = found.difference("grpo", "sft").beside[metric]
+    assert difference.low < difference.high
+    assert difference.estimate == pytest.approx(mean(means["grpo"]) - mean(means["sft"]))
+    row = results(study, (found,)).set_index("policy").loc["grpo"]
+    assert (row[f"{metric}_low"], row[f"against_sft_{metric}_high"]) == (
+        found.score("grpo").beside[metric].low,
+        difference.high,
+    )
+
+
+def test_a_metric_that_goes_against_the_reward_is_said(study):
+    """Of the study in docs/results.md: at k = 16 the reward is higher and AP lower, both clear of zero."""
+    lower, higher = {"ap": Interval(-0.016, -0.025, -0.007)}, {"ap": Interval(0.016, 0.007, 0.025)}
+    some = [comparison(k, 0.01, 0.04, beside=beside) for k, beside in ((8, higher), (16, lower))]
+    assert opposed(study, some) == ["GRPO's AP is lower than SFT's at k = 16: -0.016, -0.025 to -0.007."]
+    assert opposed(study, some)[0] in summary(["The verdict."], some, 0.95, study).splitlines()
+    (said,) = opposed(study, [comparison(1, -0.04, -0.01, beside=higher)])
+    assert said.startswith("GRPO's AP is higher than SFT's at k = 1:")
 
 
 @pytest.mark.parametrize(
