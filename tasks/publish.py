@@ -49,8 +49,9 @@ def results(
     metrics = json.loads((grade / "metrics.json").read_text(encoding="utf-8"))
     if reranked:
         metrics["rerank"] = json.loads((grade / "rerank.json").read_text(encoding="utf-8"))["rerank"]
+    details = json.loads((grade / "details.json").read_text(encoding="utf-8"))
     history = json.loads((policy / "history.json").read_text(encoding="utf-8")) if policy else {}
-    counts = {f"failures/{code}": count for code, count in metrics.pop("failures").items()}
+    counts = {f"failures/{code}": count for code, count in details["failures"].items()}
     counts |= {key: metrics.pop(key) for key in ("num_questions", "num_pictures", "seconds") if key in metrics}
     counts |= {key: history[key] for key in ("best_step", "num_labelled") if key in history}
     counts |= {"training_seconds": history["seconds"]} if history else {}
@@ -99,13 +100,12 @@ def _compared(pool: Path, row: dict, sft: dict, algorithm: str, rft: dict) -> Im
 def reported(params: Params, pool: Path, grades: Path, report: Path) -> tracking.Reported:
     """What the study's own run is to hold: the folder `report`, its numbers over k, a table of answers."""
     rows = []
-    for at, compared in json.loads((report / "metrics.json").read_text(encoding="utf-8")).items():
+    for at, told in json.loads((report / "statistics.json").read_text(encoding="utf-8")).items():
         row = {"step": int(at.removeprefix("k="))}
-        for name, value in compared.items():
-            if isinstance(value, float):
-                row[name] = value
-            elif "verdict" in value:
-                row |= {f"{name}/{end}": value[end] for end in ("estimate", "low", "high", "p_holm")}
+        row |= {policy: score["reward"]["estimate"] for policy, score in told["scores"].items()}
+        for name, difference in told["differences"].items():
+            ends = difference["interval"] | {"p_holm": difference["p_holm"]}
+            row |= {f"{name}/{end}": value for end, value in ends.items()}
         rows.append(row)
     said = (report / "summary.txt").read_text(encoding="utf-8").split("\n\n")[0]
     return tracking.Reported(params.study, params.model_dump(), report, said, rows, answers(params, pool, grades))

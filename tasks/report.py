@@ -3,7 +3,7 @@
     python -m tasks.report --grades grades --policies policies --pool data/pool --out report
 
 report.html (self-contained), report.md with figures/*.png (and *.pdf for papers), results.csv and results.tex,
-metrics.json (for `dvc metrics`), summary.txt (a terminal).
+metrics.json (for `dvc metrics`) and statistics.json (every interval and p-value), summary.txt (a terminal).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tasks.params import Params, load_params
 from tasks.reporting import cases, figures, page, pictures, tables
-from tasks.reporting.compare import Comparison, as_metrics, compare
+from tasks.reporting.compare import Comparison, as_metrics, as_statistics, compare
 from tasks.reporting.page import Cell, Panels, Plot
 from tasks.reporting.selection import Outcome, select
 from tasks.reporting.study import Study, read_study
@@ -42,13 +42,14 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     shown = page.context(
         params, study, comparisons, plots, training, outcomes, cases.views(outcomes, pool), cells, pool, command
     )
-    metrics = as_metrics(comparisons)
+    metrics = as_metrics(study, comparisons)
     texts = {
         "report.html": page.render("report.html.j2", shown),
         "report.md": page.render("report.md.j2", shown),
         "results.csv": tables.results(study, comparisons).to_csv(index=False),
         "results.tex": tables.latex(study, comparisons),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "statistics.json": json.dumps(as_statistics(comparisons), indent=2) + "\n",
         "summary.txt": summary(_said(shown), comparisons, params.report.confidence, study)
         + f"\n\n{out / 'report.html'}\n",
     }

@@ -78,7 +78,8 @@ def study(workplace, params):
         row = {"image": "images/t.png", "gold": [[100, 200, 500, 600]], "boxes": [[700, 200, 900, 600]]}
         row |= {"confidences": [0.9], "asked": "six", "completion": f"said by {name}", "reward": 0.5}
         (grades / name / "predictions.jsonl").write_text(json.dumps(row) + "\n")
-        metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5, "failures": {"no_answer": 3}}
+        metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5}
+        (grades / name / "details.json").write_text('{"failures": {"no_answer": 3}}')
         (grades / name / "metrics.json").write_text(json.dumps(metrics))
         if name != "base":
             history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4}
@@ -92,8 +93,9 @@ def study(workplace, params):
     (report / "report.html").write_text("the page")
     (report / "summary.txt").write_text("At k = 1, GRPO is better.\n\na table\n")
     (report / "results.csv").write_text(RESULTS)
-    told = {"estimate": 0.25, "low": 0.1, "high": 0.4, "p_holm": 0.01, "verdict": "better"}
-    (report / "metrics.json").write_text(json.dumps({"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": told}}))
+    told = {"interval": {"estimate": 0.25, "low": 0.1, "high": 0.4}, "p_holm": 0.01, "verdict": "better"}
+    told = {"scores": {"sft": {"reward": {"estimate": 0.5, "low": 0.4}}}, "differences": {"grpo-sft": told}}
+    (report / "statistics.json").write_text(json.dumps({"k=1": told}))
     return params, pool, slices, policies, grades, report
 
 

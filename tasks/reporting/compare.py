@@ -181,23 +181,36 @@ def _difference(
     )
 
 
-def as_metrics(comparisons: Sequence[Comparison]) -> dict:
-    """For `dvc metrics`: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'beside': {'sft': {'ap': {'low': 0.5, ...}}},
-    'grpo-sft': {'estimate': 0.04, 'low': ..., 'high': ..., 'verdict': ..., 'p': ..., 'by_seed': {0: ...}, ...}}}.
+def as_metrics(study: Study, comparisons: Sequence[Comparison]) -> dict:
+    """For `dvc metrics`, whose every number is a column: {'k=4': {'base': 0.6, 'sft': 0.7, 'grpo': 0.74, 'ap': {'base':
+    0.4, ...}, 'grpo-sft': {'estimate': 0.04, 'low': 0.01, 'high': 0.07, 'verdict': 'better'}}}.
     """
-    return {f"k={c.k}": _at(c) for c in comparisons}
+    return {f"k={c.k}": _at(study, c) for c in comparisons}
 
 
-def _at(comparison: Comparison) -> dict:
-    beside = {s.policy: asdict(s)["beside"] for s in comparison.scores if s.beside}
+def _at(study: Study, comparison: Comparison) -> dict:
+    own = {metric: {s.policy: s.beside[metric].estimate for s in comparison.scores} for metric in study.own}
+    against = {d.policy: d for d in comparison.differences if d.other == "sft"}
     return (
         {s.policy: s.reward.estimate for s in comparison.scores}
-        | ({"beside": beside} if beside else {})
-        | {f"{d.policy}-{d.other}": _flat(d) for d in comparison.differences}
+        | own
+        | {f"{policy}-sft": asdict(d.interval) | {"verdict": d.verdict} for policy, d in against.items()}
     )
 
 
-def _flat(difference: Difference) -> dict:
-    fields = asdict(difference)
-    del fields["policy"], fields["other"]
-    return fields.pop("interval") | fields
+def as_statistics(comparisons: Sequence[Comparison]) -> dict:
+    """All that was reckoned: {'k=4': {'scores': {'sft': {'reward': {'estimate': 0.7, 'low': ..., 'high': ...}, ...}},
+    'differences': {'grpo-sft': {'interval': ..., 'p': ..., 'by_seed': ..., ...}, ...}}}.
+    """
+    return {
+        f"k={c.k}": {
+            "scores": {s.policy: asdict(s) | {"metrics": _there(s.metrics)} for s in c.scores},
+            "differences": {f"{d.policy}-{d.other}": asdict(d) for d in c.differences},
+        }
+        for c in comparisons
+    }
+
+
+def _there(metrics: dict[str, float]) -> dict[str, float]:
+    """JSON has no NaN."""
+    return {metric: value for metric, value in metrics.items() if not math.isnan(value)}

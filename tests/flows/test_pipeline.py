@@ -48,7 +48,7 @@ TRAINS = stage(
     "while [ ! -e go ]; do sleep 0.1; done && echo 'progress: grpo step 4 of 4, reward=0.750, 00:00 left' && touch p",
     "p",
 )
-METRICS = '{"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": {"estimate": 0.25, "verdict": "better", "by_seed": {}}}}'
+METRICS = '{"k=1": {"sft": 0.5, "ap": {"sft": 0.4}, "grpo-sft": {"estimate": 0.25, "verdict": "better"}}}'
 REPORTS = stage(
     f"mkdir -p report && echo '{METRICS}' > report/metrics.json && touch report/report.html && "
     "printf 'At k = 1, GRPO scores 0.75.\\n\\nmore\\n' > report/summary.txt",

@@ -88,6 +88,23 @@ def test_metrics_json_agrees_with_the_page(written, page):
         assert difference["verdict"] in page.text
 
 
+def test_dvc_shows_a_table_that_can_be_read(tmp_path):
+    """Each number of a metrics file is a column of `dvc metrics show`; it was 298 with three k's and one algorithm."""
+
+    def columns(told):
+        return sum(map(columns, told.values())) if isinstance(told, dict) else 1
+
+    work = write_study(tmp_path, make_params(k=(1, 2, 4), seed=(0,), num_pictures=2), num_pictures=12)
+    stage.report(**vars(work))
+    report = json.loads((work.out / "metrics.json").read_text())
+    assert columns(report) == 3 * (3 + 3 + 4)  # rewards, AP, GRPO - SFT
+    grades = [json.loads(file.read_text()) for file in work.grades.glob("*/metrics.json")]
+    assert columns(report) + len({key for grade in grades for key in grade}) <= 45
+    assert not any(isinstance(value, dict) for grade in grades for value in grade.values())
+    details = json.loads((work.grades / "grpo-4-0" / "details.json").read_text())
+    assert details["ap_by_category"] and sum(details["failures"].values())
+
+
 def test_the_difference_in_ap_stands_beside_that_in_reward(written, page):
     """On the page and in report.md, as results.csv has it."""
     compared = [row for row in csv.DictReader((written.out / "results.csv").open()) if row["against_sft"]]
@@ -195,7 +212,8 @@ def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
         assert float(row["reward"]) == metrics[f"k={row['k']}"][row["policy"]]
         assert float(row["ap_low"]) < float(row["ap"]) < float(row["ap_high"])
     assert float(rows[2]["against_sft_low"]) == metrics["k=1"]["grpo-sft"]["low"] and rows[1]["against_sft"] == ""
-    assert float(rows[2]["against_sft_ap50_low"]) == metrics["k=1"]["grpo-sft"]["beside"]["ap50"]["low"]
+    statistics = json.loads((written.out / "statistics.json").read_text())["k=1"]["differences"]["grpo-sft"]
+    assert float(rows[2]["against_sft_ap50_low"]) == statistics["beside"]["ap50"]["low"]
     paper = (written.out / "results.tex").read_text()
     assert f"${float(rows[2]['ap']):.3f}$ $[{float(rows[2]['ap_low']):.3f}, " in paper
     assert "\\toprule" in paper and paper.count("\\\\") == 1 + 6
@@ -314,6 +332,7 @@ def test_the_same_bytes_again(written, tmp_path):
         "report.md",
         "results.csv",
         "metrics.json",
+        "statistics.json",
         *(f"figures/{p.name}" for p in (written.out / "figures").iterdir()),
     ):
         again = (tmp_path / file).read_bytes().replace(bytes(tmp_path), bytes(written.out))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, compare
+from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, as_statistics, compare
 from tasks.reporting.study import read_study
 from tasks.reporting.tables import results
 from tasks.reporting.words import about_the_score, headline, opposed, signed, summary
@@ -76,14 +76,16 @@ def test_scores_are_the_means_of_the_rows(workplace, study):
 
 def test_metrics_are_nested_by_k(workplace, study):
     comparisons = compare(study, workplace.params.report)
-    metrics = as_metrics(comparisons)
-    assert list(metrics) == ["k=1", "k=4"]
+    metrics, statistics = as_metrics(study, comparisons), as_statistics(comparisons)
+    assert list(metrics) == list(statistics) == ["k=1", "k=4"]
     assert metrics["k=4"]["grpo"] == comparisons[1].score("grpo").reward.estimate
     found = comparisons[1].difference("grpo", "sft")
-    assert metrics["k=4"]["grpo-sft"]["low"] == found.interval.low
-    assert metrics["k=4"]["grpo-sft"]["p_holm"] == found.p_holm
-    assert metrics["k=4"]["beside"]["sft"]["ap75"]["high"] == comparisons[1].score("sft").beside["ap75"].high
-    assert json.loads(json.dumps(metrics))["k=4"]["grpo-sft"]["by_seed"].keys() == {"0", "1"}
+    assert metrics["k=4"]["grpo-sft"] == vars(found.interval) | {"verdict": found.verdict}
+    sft = comparisons[1].score("sft")
+    assert metrics["k=4"]["ap"]["sft"] == sft.beside["ap"].estimate
+    assert statistics["k=4"]["differences"]["grpo-sft"]["p_holm"] == found.p_holm
+    assert statistics["k=4"]["scores"]["sft"]["beside"]["ap75"]["high"] == sft.beside["ap75"].high
+    assert json.loads(json.dumps(statistics))["k=4"]["differences"]["grpo-sft"]["by_seed"].keys() == {"0", "1"}
 
 
 def test_the_statistics_beside_a_difference(workplace, study):
