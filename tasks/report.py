@@ -21,6 +21,7 @@ from tasks.reporting.selection import Outcome, select
 from tasks.reporting.study import Study, read_study
 from tasks.reporting.words import name, summary
 
+MOST_BYTES = 4_800_000  # of the page's figures and cases: it is to stay under 5 MB, whatever the answers' length
 NUM_IN_MARKDOWN = 2  # cases of each outcome, at the largest k
 
 
@@ -39,9 +40,9 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     cells = [(o, _cells(o, params, pool)) for o in outcomes if o.k == study.ks[-1]]
     command = f"python -m tasks.report --grades {grades} --policies {policies} --pool {pool} --out {out}"
     plots = {file: _plot(params, file, alt, figure) for file, (alt, figure) in drawn.items()}
-    shown = page.context(
-        params, study, comparisons, plots, training, outcomes, cases.views(outcomes, pool), cells, pool, command
-    )
+    room = MOST_BYTES - sum(len(p.svg) for p in (*plots.values(), *(p for panels in training for p in panels.plots)))
+    views = cases.views(cases.drawn(outcomes), pool, page.case_writer(params, study), room)
+    shown = page.context(params, study, comparisons, plots, training, outcomes, views, cells, pool, command)
     metrics = as_metrics(study, comparisons)
     texts = {
         "report.html": page.render("report.html.j2", shown),

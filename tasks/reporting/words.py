@@ -265,14 +265,16 @@ def outcome_titles(algorithms: Sequence[str]) -> dict[str, str]:
     }
 
 
-def about_the_selection(params: Params, study: Study, num_shown: int) -> str:
+def about_the_selection(params: Params, study: Study, num_shown: int, num_drawn: int) -> str:
     """How the cases were chosen: at each k, of the first seed."""
     at, algorithms = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}", study.grid.algorithm
     each = f" of each of {', '.join(map(name, algorithms))} beside SFT," if len(algorithms) > 1 else ""
     places = max(1, params.report.num_pictures // len(algorithms))
+    left_out = f" The last {num_drawn - num_shown} are left out: the page would be too large." * (num_drawn > num_shown)
     return (
         f"Nobody picked these {num_shown} cases. The {study.num_questions} questions at {at}, seed "
         f"{study.grid.seed[0]},{each} fall into four kinds by whose answer is right (an IoU or label sub-reward above "
         f"{RIGHT:g}). {places} places are dealt to the four kinds in turn and filled in the order "
-        "of a hash of the question. So each kind has as many cases as it can; how often it comes among all questions:"
+        f"of a hash of the question.{left_out} So each kind has as many cases as it can; how often it comes among all "
+        "questions:"
     )

@@ -18,6 +18,7 @@ from PIL import Image
 from flows.compose import render
 from tasks import report as stage
 from tasks.reporting import cases, provenance
+from tasks.reporting import page as page_of
 from tasks.reporting.compare import compare
 from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
 from tasks.reporting.selection import select
@@ -311,14 +312,30 @@ def test_several_tasks_have_a_radar(tmp_path):
     }
 
 
-def test_pictures_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written, monkeypatch):
-    monkeypatch.setattr(cases, "MOST_BYTES", 15_000)
+def test_cases_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written):
     study = read_study(written.params.grid, written.grades, written.policies)
     outcomes = [outcome for k in study.ks for outcome in select(study, "grpo", k, 0, 40)]
-    views, pictures = cases.views(outcomes, written.pool)
-    assert 0 < sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in pictures) <= 15_000
-    assert len(views) < sum(len(outcome.shown) for outcome in outcomes)
+    drawn = cases.drawn(outcomes)
+    views, pictures = cases.views(drawn, written.pool, page_of.case_writer(written.params, study), 60_000)
+    assert 40_000 < sum(len(p.uri) for p in pictures) + sum(len(view.html) for view in views) <= 60_000
+    assert [view.case for view in views] == drawn[: len(views)] and len(views) < len(drawn)
     assert len({(view.case.k, view.case.outcome("grpo")) for view in views}) >= 6
+
+
+def test_the_page_stays_under_five_megabytes_however_long_the_answers_are(tmp_path):
+    """Of 20,000 characters, of which each takes five bytes where it is escaped; one states a hundred boxes."""
+    work = write_study(tmp_path, make_params(k=(1, 4), seed=(0,), num_pictures=60), num_pictures=40)
+    for path in work.grades.glob("*/predictions.jsonl"):
+        rows = [json.loads(line) for line in path.open()]
+        for row in rows:
+            row["completion"] = f"<think>{'<answer>' * 500}{chr(39) * 16_000}"
+            row |= {"boxes": [[1, 1, 9, 9]] * 100, "confidences": [0.5] * 100} if row["boxes"] else {}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert 4_000_000 < len(page.encode()) < 5_000_000
+    left_out = int(re.search(r"The last (\d+) are left out: the page would be too large", page)[1])
+    assert page.count("<article") + left_out == 2 * 60
 
 
 def test_configuration_is_the_one_of_the_study(written, page):
