@@ -60,6 +60,7 @@ def results(
         curves={"train": history.get("steps", []), "val": history.get("val", [])},
         metrics={"reward": metrics["reward"], **measured},
         counts=counts,
+        budget=history.get("budget") or {},
         pictures=pictures(grade / "predictions.jsonl", pool, metrics["policy"]),
         predictions=grade / "predictions.jsonl",
         model=model,

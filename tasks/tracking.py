@@ -81,12 +81,13 @@ class Point:
 @dataclass(frozen=True)
 class Results:
     """What is on disk for a point. Curves are rows with a `step`; `pictures` have their boxes burned in. `counts` say
-    how a number came about, and compare nothing: sizes, failures, seconds.
+    how a number came about, and compare nothing: sizes, failures, seconds. `budget` is what this one training spent.
     """
 
     curves: dict[str, list[dict]]  # {'train': rows, 'val': rows}
     metrics: dict[str, float]  # of the test; the first is what MLflow's views open on
     counts: dict[str, float]
+    budget: dict[str, float]
     pictures: dict[str, Image.Image]
     predictions: Path
     model: str  # where the model folder is: weights are not copied
@@ -96,7 +97,8 @@ class Results:
     @property
     def content(self) -> str:
         pixels = [[name, _sha256(picture.tobytes())] for name, picture in self.pictures.items()]
-        said = [self.curves, self.metrics, self.counts, pixels, self.model, self.card, self.weights_hash]
+        told = [self.curves, self.metrics, self.counts, self.budget]
+        said = [*told, pixels, self.model, self.card, self.weights_hash]
         return _sha256(json.dumps(said, sort_keys=True).encode() + self.predictions.read_bytes())
 
 
@@ -321,6 +323,7 @@ def _register(client: MlflowClient, run: Run, point: Point, results: Results) ->
 def _fill(client: MlflowClient, run: Run, results: Results) -> None:
     run_id, time = run.info.run_id, run.info.start_time
     metrics = _metrics(results.metrics, "test", 0, time) + _metrics(results.counts, "counts", 0, time)
+    metrics += _metrics(results.budget, "budget", 0, time)
     for prefix, rows in results.curves.items():
         for row in rows:
             metrics += _metrics(row, prefix, row["step"], time)

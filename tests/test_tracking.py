@@ -82,7 +82,7 @@ def study(workplace, params):
         (grades / name / "details.json").write_text('{"failures": {"no_answer": 3}}')
         (grades / name / "metrics.json").write_text(json.dumps(metrics))
         if name != "base":
-            history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4}
+            history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4, "budget": {"flops": 1e12}}
             history["steps"] = [{"step": s, "reward": s / 100, "kl": float("nan")} for s in (10, 20)]
             history["val"] = [{"step": 0, "reward": 0.4}]
             (policies / name / "history.json").write_text(json.dumps(history))
@@ -118,6 +118,8 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     assert run.data.metrics["val/reward"] == 0.4
     assert run.data.metrics["test/reward"] == 0.5
     assert run.data.metrics["counts/failures/no_answer"] == 3 and run.data.metrics["counts/best_step"] == 20
+    assert run.data.metrics["budget/flops"] == 1e12
+    assert not any(key.startswith("budget/") for key in shown["base"].data.metrics)
     assert "train/kl" not in run.data.metrics  # NaN is no number to show
     assert run.data.params["rft.beta"] == str(study[0].rft.beta)
     assert not any(key.startswith("rft.") for key in shown["sft-1-0"].data.params)

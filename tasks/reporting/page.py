@@ -97,7 +97,7 @@ def context(
         "training": training,
         "opposed": words.opposed(study, comparisons),
         "published": published(params.report.published, comparisons),
-        "costs": costs(study),
+        "costs": costs(study, comparisons),
         "cost_headings": COSTS,
         "interval": f"{words.percent(params.report.confidence)} interval",
         "outcomes": outcomes,

@@ -8,7 +8,7 @@ from statistics import fmean
 import pandas as pd
 
 from tasks.reporting import fairness
-from tasks.reporting.compare import Comparison
+from tasks.reporting.compare import Comparison, Score
 from tasks.reporting.study import History, Study
 from tasks.reporting.words import name
 from tasks.scoring.statistics import Interval
@@ -32,18 +32,26 @@ class Cost:
 
     k: int
     policy: str
+    reward: float
     num_labelled: str
     counts: dict[str, float | None]
     minutes: float
     peak_memory: float | None
     kept: str
 
+    @property
+    def row(self) -> dict[str, str | float | None]:
+        """Columns of results.csv."""
+        labelled = {"num_labelled": self.num_labelled}
+        return labelled | self.counts | {"minutes": self.minutes, "peak_memory": self.peak_memory}
 
-def costs(study: Study) -> list[Cost]:
-    return [_cost(study, policy, k) for k in study.ks for policy in study.grid.policy]
+
+def costs(study: Study, comparisons: Sequence[Comparison]) -> list[Cost]:
+    return [_cost(study, score, c.k) for c in comparisons for score in c.scores if score.policy in study.grid.policy]
 
 
-def _cost(study: Study, policy: str, k: int) -> Cost:
+def _cost(study: Study, score: Score, k: int) -> Cost:
+    policy = score.policy
     begun = {run.seed: run for run in study.trainings(study.grid.init, k)} if policy in study.grid.algorithm else {}
     runs = study.trainings(policy, k)
     stages = [[run, begun[run.seed]] if begun else [run] for run in runs]  # of each seed
@@ -51,6 +59,7 @@ def _cost(study: Study, policy: str, k: int) -> Cost:
     return Cost(
         k,
         policy,
+        score.reward.estimate,
         num_labelled=" to ".join(map(str, dict.fromkeys((labelled[0], labelled[-1])))),
         counts={count: _mean([_told(some, count, sum) for some in stages]) for count in COSTS},
         minutes=fmean(sum(run.seconds for run in some) for some in stages) / 60,
@@ -81,8 +90,11 @@ def failures(study: Study) -> pd.DataFrame:
 
 
 def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row a policy and k: the reward with its interval, the metrics, and the difference to SFT where there is one."""
+    """A row a policy and k: the reward with its interval, the metrics, the difference to SFT where there is one, and
+    what the policy cost.
+    """
     rows, unfair = [], " ".join(fairness.differences(study))
+    paid = {(cost.k, cost.policy): cost.row for cost in costs(study, comparisons)}
     for comparison in comparisons:
         against = {d.policy: d for d in comparison.differences if d.other == "sft"}
         for score in comparison.scores:
@@ -97,7 +109,7 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
                 row |= {"superiority": difference.superiority, "unfair": unfair}
                 row |= {f"against_sft_{column}": value for column, value in _ends(difference.beside).items()}
-            rows.append(row)
+            rows.append(row | paid.get((comparison.k, score.policy), {}))  # the base cost nothing
     return pd.DataFrame(rows)
 
 

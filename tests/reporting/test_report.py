@@ -242,6 +242,11 @@ def test_a_swept_study_is_repeated_by_what_composed_it(written, tmp_path, monkey
 
 def test_what_rft_cost_holds_its_warm_up(written, page):
     cells = [row for row in page.rows if row[-1].count(",") == 1 and "GRPO" in row]
+    told = next(row for row in csv.DictReader((written.out / "results.csv").open()) if row["policy"] == "grpo")
+    reward = f"{float(told['reward']):.3f}"
+    assert cells[0][:2] == ["GRPO", reward]
+    assert (told["gradient_steps"], float(told["flops"]), told["minutes"]) == ("100.0", 91e12, "9.0")
+    assert f"| 1 | GRPO | {reward} | 10 | 100 |" in (written.out / "report.md").read_text()
     assert cells[0][-11:-1] == [
         "10",
         "100",
@@ -264,8 +269,10 @@ def test_a_history_that_counts_nothing_has_dashes(tmp_path):
     rows = Page((work.out / "report.html").read_text()).rows
     start = next(i for i, row in enumerate(rows) if "Gradient steps" in row)
     sft, grpo = rows[start + 2 : start + 4]  # below the two lines of headings
-    assert (sft[1], sft[3]) == ("SFT", "100")
-    assert (grpo[0], grpo[2:9], grpo[10]) == ("GRPO", ["\u2013"] * 7, "\u2013")
+    assert (sft[1], sft[4]) == ("SFT", "100")
+    assert (grpo[0], grpo[3:10], grpo[11]) == ("GRPO", ["\u2013"] * 7, "\u2013")
+    told = next(row for row in csv.DictReader((work.out / "results.csv").open()) if row["policy"] == "grpo")
+    assert (told["flops"], told["minutes"]) == ("", "9.0")
 
 
 def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):
