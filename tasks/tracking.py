@@ -7,7 +7,8 @@ Publishing the same files again leaves it as it is; publishing other files under
 its version in the registry.
 
 Names are chosen for MLflow's compare view, which opens on the first three parameters that differ, by the alphabet, and
-on the first metric that all runs have: grid.k, grid.policy, grid.seed and test/reward.
+on the first metric that all runs have: grid.k, grid.policy, grid.seed and test/reward. What one run lacks differs too:
+the base also has grid.init and grid.matched, which do not reach it.
 """
 
 import fcntl
@@ -217,7 +218,8 @@ def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
     tags = {FINGERPRINT: point.fingerprint, PUBLISHER: _publisher(), **point.place, "data_hash": point.data_hash}
     tags["study"] = _name(point.study, _of_study(point.params))
     run = client.create_run(experiment, run_name=point.name, tags=tags)
-    params = {f"grid.{key}": value for key, value in point.place.items()} | point.flat_params
+    grid = point.place | {key: point.params["grid"][key] for key in OF_THE_GRID}
+    params = {f"grid.{key}": value for key, value in grid.items()} | point.flat_params
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     dataset = Dataset(point.study, point.data_hash[:32], "local", json.dumps(point.params["dataset"]))
     client.log_inputs(run.info.run_id, datasets=[DatasetInput(dataset)])

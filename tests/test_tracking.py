@@ -142,7 +142,8 @@ def test_the_points_stand_below_one_run_of_the_study(study):
     for run in children:
         place = {key[5:]: value for key, value in run.data.params.items() if key.startswith("grid.")}
         expected = dict(zip(("policy", "k", "seed"), run.info.run_name.split("-"), strict=False))
-        assert place == expected and expected.items() <= run.data.tags.items()
+        assert expected.items() <= run.data.tags.items()
+        assert place == expected | {"init": "sft", "matched": "data"}
     client.delete_run(parent.info.run_id)
     publish(*study)
     again = own_run(client, experiment)
@@ -154,13 +155,17 @@ def own_run(client: MlflowClient, experiment: str):
     return run
 
 
+def differing(shown: list) -> list[str]:
+    """Parameters in which runs differ, in the order of MLflow's page: by the alphabet; one that a run lacks is one."""
+    names = {name for run in shown for name in run.data.params}
+    return [name for name in sorted(names) if len({run.data.params.get(name) for run in shown}) > 1]
+
+
 def test_the_compare_view_opens_on_k_policy_seed_and_the_reward(study):
-    """As MLflow's page chooses: three parameters that differ, by the alphabet; the first metric that all runs have."""
+    """As MLflow's page chooses: three parameters that differ; the first metric that all runs have."""
     publish(*study)
     shown = list(runs().values())
-    names = {name for run in shown for name in run.data.params}
-    differing = [name for name in sorted(names) if len({run.data.params.get(name) for run in shown}) > 1]
-    assert differing[:3] == ["grid.k", "grid.policy", "grid.seed"]
+    assert differing(shown)[:3] == ["grid.k", "grid.policy", "grid.seed"]
     assert next(iter(shown[0].data.metrics)) == "test/reward"
     assert not {name for name in shown[0].data.metrics if name.startswith("test/num")}
 
@@ -182,6 +187,16 @@ def test_the_studies_of_a_multirun_stand_beside_each_other(study):
         of_it = {run.info.run_id for run in found if run.data.tags.get("mlflow.parentRunId") == parent}
         assert of_it == set(children)
         assert Path(client.download_artifacts(parent, "report/report.html")).read_text() == "the page"
+
+
+def test_runs_that_are_matched_otherwise_are_told_apart(study):
+    params, *folders = study
+    flops = {"matched": "flops", "k_own": [], "k_matched": [1], "init": "warmup", "k_warmup": [1]}
+    grids = params.grid, params.grid.model_copy(update=flops)
+    published = [publish(params.model_copy(update={"grid": grid}), *folders) for grid in grids]
+    client = tracking.init("digits")[0]
+    for pair in zip(*published, strict=True):
+        assert differing(list(map(client.get_run, pair))) == ["grid.init", "grid.matched"]
 
 
 @pytest.mark.parametrize(("section", "changed"), [("report", {"num_pictures": 3}), ("launch", {"num_processes": 2})])
