@@ -4,8 +4,8 @@
     python -m tasks.overview docs/detection docs/classification docs/grounding --out docs/overview
 
 Each argument is a folder that `tasks.report` wrote. overview.html (self-contained), overview.md with figures/*.png (and
-*.pdf for papers). Every verdict is its study's own: Holm's correction is over the values of k of a study, as each was
-planned by itself, and not over the studies that somebody puts on a page.
+*.pdf for papers). Every verdict is its study's own: Holm's correction is over the k's and algorithms of a study, as
+each was planned by itself, and not over the studies that somebody puts on a page.
 """
 
 import argparse

@@ -50,7 +50,8 @@ FOUND = ("better", "worse")
 class Difference:
     """Mean reward of `policy` minus that of `other`, paired by question and seed.
 
-    `p` is of this k alone, as `interval` is; `p_holm`, which the verdict follows, is adjusted for the k's of the study.
+    `p` is of this comparison alone, as `interval` is; `p_holm`, which the verdict follows, is adjusted for `num_tests`
+    comparisons: with SFT at every k and of every algorithm, with the base at every k.
     """
 
     policy: str
@@ -59,22 +60,23 @@ class Difference:
     verdict: Verdict
     p: float
     p_holm: float
+    num_tests: int
     by_seed: dict[int, float]  # the mean difference of each training seed
     seed_share: float  # of the variance: what more seeds would take away; the rest, more pictures
-    detectable: float  # the true difference, at this k alone, that such a study finds with a probability of 80%
+    detectable: float  # the true difference, were it the only one, that such a study finds with a probability of 80%
     superiority: float  # the probability that `policy` has the higher reward on a random question; ties count half
     beside: dict[str, Interval]  # differences in what a score has beside its reward
 
     @property
     def why(self) -> str:
         """What lacks where the verdict is 'too little data', or where it does not follow the interval, which is of this
-        k alone; and what these runs show. Else nothing.
+        comparison alone; and what these runs show. Else nothing.
         """
         more = "seeds" if self.seed_share > 0.5 else "test questions"
         if self._shown and self.p < self.p_holm and len(self.by_seed) >= MIN_SEEDS and self.verdict not in FOUND:
             alone = {1: "better", -1: "worse"}[self._shown]
-            corrected = f"by Holm's correction over the k's p is {self.p_holm:.3f}, not {self.p:.3f}"
-            return f"this k alone would say {alone}, but {corrected}: take more {more}"
+            corrected = f"Holm's correction over {self.num_tests} comparisons p is {self.p_holm:.3f}, not {self.p:.3f}"
+            return f"alone it would be {alone}, but by {corrected}: take more {more}"
         if self.verdict != "too little data":
             return ""
         if len(self.by_seed) >= MIN_SEEDS:
@@ -115,18 +117,22 @@ class _Runs:
 
 
 def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
-    """One comparison for each k, ascending. Holm's correction is over the k's, for each pair of policies apart."""
-    pairs = [(a, "sft") for a in study.grid.algorithm] + [(p, "base") for p in study.grid.policy]
+    """One comparison for each k, ascending. Holm's correction is over all comparisons with SFT, of every algorithm at
+    every k: of studies without any difference no more than 5% call one better or worse, however many they try. Those
+    of a policy with the base are corrected over the k's.
+    """
+    families = [[(a, "sft") for a in study.grid.algorithm], *([(p, "base")] for p in study.grid.policy)]
     base = _runs(study.grades("base", study.ks[0]), settings)
     runs = {
         k: {"base": base} | {policy: _runs(study.grades(policy, k), settings) for policy in study.grid.policy}
         for k in study.ks
     }
     differences: dict[int, list[Difference]] = {k: [] for k in study.ks}
-    for pair in pairs:
-        raw = {k: p_value(runs[k][pair[0]].reward - runs[k][pair[1]].reward) for k in study.ks}
-        for k, adjusted in zip(study.ks, holm(list(raw.values())), strict=True):
-            differences[k].append(_difference(pair, runs[k], (raw[k], adjusted), len(study.ks), settings))
+    for family in families:
+        tests = [(pair, k) for pair in family for k in study.ks]
+        raw = [p_value(runs[k][a].reward - runs[k][b].reward) for (a, b), k in tests]
+        for (pair, k), *p_values in zip(tests, raw, holm(raw), strict=True):
+            differences[k].append(_difference(pair, runs[k], p_values, len(tests), settings))
     return tuple(
         Comparison(
             k, tuple(_score(p, runs[k][p], study.headings, settings.confidence) for p in runs[k]), tuple(differences[k])
@@ -161,18 +167,19 @@ def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: fl
 
 
 def _difference(
-    pair: tuple[str, str], runs: Mapping[str, _Runs], p_values: tuple[float, float], num_ks: int, settings: Report
+    pair: tuple[str, str], runs: Mapping[str, _Runs], p_values: Sequence[float], num_tests: int, settings: Report
 ) -> Difference:
     a, b = (runs[policy] for policy in pair)
     p, p_holm = p_values
     reward, confidence = a.reward - b.reward, settings.confidence
-    detectable = minimum_detectable(reward, confidence, num_ks)
+    detectable = minimum_detectable(reward, confidence, num_tests)
     return Difference(
         *pair,
         interval=interval(reward, confidence),
         verdict=verdict(reward, p_holm, detectable, relevant=settings.relevant_difference, confidence=confidence),
         p=p,
         p_holm=p_holm,
+        num_tests=num_tests,
         by_seed=dict(zip(reward.seeds, map(float, reward.estimates), strict=True)),
         seed_share=variance(reward).seed_share,
         detectable=detectable,

@@ -95,6 +95,7 @@ def context(
         "truth": words.truth,
         "plots": plots,
         "training": training,
+        "compared": words.compared(study),
         "opposed": words.opposed(study, comparisons),
         "published": published(params.report.published, comparisons),
         "costs": costs(study, comparisons),

@@ -245,10 +245,15 @@ def _coverage(params: Params, study: Study) -> str:
         f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
         f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
         f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
-        f"over the k's. Otherwise it is 'no difference shown' where a true difference of "
-        f"{settings.relevant_difference:g} at this k alone would be found, after that correction, with a probability "
-        f"of {percent(POWER)}, and 'too little data' where it would not."
+        f"over {compared(study)}. Otherwise it is 'no difference shown' where a true difference of "
+        f"{settings.relevant_difference:g} in one comparison alone would be found, after that correction, with a "
+        f"probability of {percent(POWER)}, and 'too little data' where it would not."
     )
+
+
+def compared(study: Study) -> str:
+    """What the verdicts are corrected for: all comparisons with SFT."""
+    return "the k's" if len(study.grid.algorithm) == 1 else "the k's and algorithms"
 
 
 def rft(algorithms: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, a
 from tasks.reporting.study import read_study
 from tasks.reporting.tables import results
 from tasks.reporting.words import about_the_score, headline, opposed, signed, summary
-from tasks.scoring.statistics import Interval
+from tasks.scoring.statistics import Interval, holm
 from tests.reporting.fake_study import make_params, write_study
 
 
@@ -37,6 +37,7 @@ def difference(low, high, **changed):
         verdict=word,
         p=0.03,
         p_holm=0.06,
+        num_tests=2,
         by_seed={0: low, 1: high},
         seed_share=0.8,
         detectable=0.0841,
@@ -113,6 +114,23 @@ def test_the_statistics_beside_a_difference(workplace, study):
     assert ps[0].p_holm == pytest.approx(min(1, 2 * ps[0].p)) and ps[1].p_holm >= ps[1].p
 
 
+def test_all_comparisons_with_sft_are_one_family(tmp_path):
+    """Two algorithms at two k's are four chances of a false finding."""
+    params = make_params(k=(1, 4), seed=(0, 1, 2), algorithms=("grpo", "ppo"))
+    work = write_study(tmp_path, params)
+    study = read_study(params.grid, work.grades, work.policies)
+    found = compare(study, params.report)
+    with_sft = [c.difference(a, "sft") for a in ("grpo", "ppo") for c in found]
+    assert [d.p_holm for d in with_sft] == holm([d.p for d in with_sft])
+    with_base = [c.difference("ppo", "base") for c in found]
+    assert [d.p_holm for d in with_base] == holm([d.p for d in with_base])
+    assert {d.num_tests for d in with_sft} == {4} and {d.num_tests for d in with_base} == {2}
+    alone = compare(replace(study, grid=make_params(k=(1, 4), seed=(0, 1, 2)).grid), params.report)
+    assert found[0].difference("grpo", "sft").detectable > alone[0].difference("grpo", "sft").detectable
+    assert [(d.policy, d.other) for d in found[0].differences][:3] == [("grpo", "sft"), ("ppo", "sft"), ("sft", "base")]
+    assert "Holm's correction over the k's and algorithms." in about_the_score(params, study)[-1]
+
+
 @pytest.mark.parametrize(
     ("task", "metric", "right"),
     [
@@ -171,7 +189,7 @@ def test_an_interval_that_the_verdict_does_not_follow_is_explained(study):
     """The interval is of one k, the verdict of all: Holm's correction can lie between the two."""
     seeds = {"verdict": "no difference shown", "by_seed": {0: 0.03, 1: 0.02, 2: 0.02}}
     found = comparison(4, 0.01, 0.04, **seeds, p=0.01, p_holm=0.052)
-    why = "this k alone would say better, but by Holm's correction over the k's p is 0.052, not 0.010: take more seeds"
+    why = "alone it would be better, but by Holm's correction over 2 comparisons p is 0.052, not 0.010: take more seeds"
     assert found.differences[0].why == why
     assert difference(0.01, 0.04, **(seeds | {"verdict": "better"}), p=0.01, p_holm=0.02).why == ""
     assert difference(-0.01, 0.04, **seeds, p=0.2, p_holm=0.4).why == ""
