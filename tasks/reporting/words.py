@@ -241,13 +241,25 @@ def _coverage(params: Params, study: Study) -> str:
             f"the base model has no seed, so its own covers {study.unit}s only"
         )
     several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
+    level, relevant = percent(1 - settings.confidence), f"{settings.relevant_difference:g}"
     return (
-        f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
-        f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
-        f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
-        f"over {compared(study)}. Otherwise it is 'no difference shown' where a true difference of "
-        f"{settings.relevant_difference:g} in one comparison alone would be found, after that correction, with a "
+        f"{covered}. {_method(params, study)}{several} 'Better' and 'worse' take at least {MIN_SEEDS} seeds and a "
+        f"p-value below {level}, by Holm's correction over {compared(study)}. Otherwise it is 'no difference shown' "
+        f"where a true difference of {relevant} in one comparison alone would be found, after that correction, with a "
         f"probability of {percent(POWER)}, and 'too little data' where it would not."
+    )
+
+
+def _method(params: Params, study: Study) -> str:
+    """What `tasks.scoring.statistics` does."""
+    of_pictures, of_seeds = "variance", ""
+    if len(study.grid.seed) > 1:
+        of_pictures, of_seeds = "covariance of two seeds", " plus the variance between seeds over their number"
+    return (
+        f"A {percent(params.report.confidence)} interval is the estimate plus and minus the critical value of "
+        f"Student's t times the standard error, whose square is the {of_pictures} over {params.report.resamples} "
+        f"bootstrap draws of the test {study.unit}s{of_seeds}; questions about one {study.unit} are drawn together, "
+        "and policies compared on the same draws."
     )
 
 

@@ -240,7 +240,10 @@ def test_one_seed_is_said_to_cover_pictures_only(tmp_path):
         params = make_params(k=(4,), seed=seeds)
         work = write_study(tmp_path / str(len(seeds)), params, num_pictures=4)
         study = read_study(params.grid, work.grades, work.policies)
-        assert said in about_the_score(params, study)[2]
+        about = about_the_score(params, study)[2]
+        assert said in about and "Student's t times the standard error" in about and "resamples" not in about
+        square = "covariance of two seeds" if len(seeds) > 1 else "variance"
+        assert f"whose square is the {square} over 400 bootstrap draws of the test pictures" in about
 
 
 def test_the_score_is_described_by_its_weights(workplace, study):
