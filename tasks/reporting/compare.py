@@ -62,15 +62,23 @@ class Difference:
     p_holm: float
     num_tests: int
     by_seed: dict[int, float]  # the mean difference of each training seed
+    kept: int  # runs of `policy` that kept SFT's own weights, as they found none on val that are better
     seed_share: float  # of the variance: what more seeds would take away; the rest, more pictures
-    detectable: float  # the true difference, were it the only one, that such a study finds with a probability of 80%
+    detectable: float  # the true difference, were it the only one, that such a study finds at 80%; 0 is no telling
     superiority: float  # the probability that `policy` has the higher reward on a random question; ties count half
     beside: dict[str, Interval]  # differences in what a score has beside its reward
 
     @property
     def why(self) -> str:
+        """How many runs are SFT's own; what lacks. Nothing where there is nothing to say."""
+        runs = "this run" if len(self.by_seed) == 1 else f"{self.kept} of {len(self.by_seed)} runs"
+        kept = f"{runs} kept SFT's own weights" if self.kept else ""
+        return "; ".join(filter(None, [kept, self._lacking]))
+
+    @property
+    def _lacking(self) -> str:
         """What lacks where the verdict is 'too little data', or where it does not follow the interval, which is of this
-        comparison alone; and what these runs show. Else nothing.
+        comparison alone; and what these runs show.
         """
         more = "seeds" if self.seed_share > 0.5 else "test questions"
         if self._shown and self.p < self.p_holm and len(self.by_seed) >= MIN_SEEDS and self.verdict not in FOUND:
@@ -79,6 +87,8 @@ class Difference:
             return f"alone it would be {alone}, but by {corrected}: take more {more}"
         if self.verdict != "too little data":
             return ""
+        if len(self.by_seed) >= MIN_SEEDS and not self.detectable:
+            return "every answer earns what SFT's does, so that nothing tells what difference would be found"
         if len(self.by_seed) >= MIN_SEEDS:
             return f"a true difference below {self.detectable:.3f} can go unnoticed: take more {more}"
         one = len(self.by_seed) == 1
@@ -112,6 +122,7 @@ class _Runs:
     """A policy at one k, graded and resampled."""
 
     graded: tuple[Graded, ...]
+    kept: int
     reward: Resampled
     beside: dict[str, Resampled]
 
@@ -122,9 +133,9 @@ def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
     of a policy with the base are corrected over the k's.
     """
     families = [[(a, "sft") for a in study.grid.algorithm], *([(p, "base")] for p in study.grid.policy)]
-    base = _runs(study.grades("base", study.ks[0]), settings)
+    base = _runs(study, "base", study.ks[0], settings)
     runs = {
-        k: {"base": base} | {policy: _runs(study.grades(policy, k), settings) for policy in study.grid.policy}
+        k: {"base": base} | {policy: _runs(study, policy, k, settings) for policy in study.grid.policy}
         for k in study.ks
     }
     differences: dict[int, list[Difference]] = {k: [] for k in study.ks}
@@ -141,8 +152,10 @@ def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
     )
 
 
-def _runs(graded: tuple[Graded, ...], settings: Report) -> _Runs:
-    resamples = settings.resamples
+def _runs(study: Study, policy: str, k: int, settings: Report) -> _Runs:
+    graded, resamples = study.grades(policy, k), settings.resamples
+    from_sft = policy in study.grid.algorithm and study.grid.init == "sft"
+    kept = sum(from_sft and run.best_step == 0 for run in study.trainings(policy, k))
     reward = {run.seed: picture_means(vars(a) for a in run.answers) for run in graded}
     detection = {run.seed: [vars(a) for a in run.answers if a.task == "detection"] for run in graded}
     matches = {seed: match(rows) for seed, rows in detection.items() if rows}
@@ -153,7 +166,7 @@ def _runs(graded: tuple[Graded, ...], settings: Report) -> _Runs:
             for run in graded
         }
         beside[metric] = resample_means(own, resamples=resamples)
-    return _Runs(graded, resample_means(reward, resamples=resamples), beside)
+    return _Runs(graded, kept, resample_means(reward, resamples=resamples), beside)
 
 
 def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: float) -> Score:
@@ -181,6 +194,7 @@ def _difference(
         p_holm=p_holm,
         num_tests=num_tests,
         by_seed=dict(zip(reward.seeds, map(float, reward.estimates), strict=True)),
+        kept=a.kept,
         seed_share=variance(reward).seed_share,
         detectable=detectable,
         superiority=superiority(*([[answer.reward for answer in run.answers] for run in x.graded] for x in (a, b))),

@@ -106,7 +106,7 @@ def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 interval = difference.interval
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
-                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
+                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable or None}
                 row |= {"superiority": difference.superiority, "unfair": unfair}
                 row |= {f"against_sft_{column}": value for column, value in _ends(difference.beside).items()}
             rows.append(row | paid.get((comparison.k, score.policy), {}))  # the base cost nothing

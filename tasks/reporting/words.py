@@ -246,7 +246,8 @@ def _coverage(params: Params, study: Study) -> str:
         f"{covered}. {_method(params, study)}{several} 'Better' and 'worse' take at least {MIN_SEEDS} seeds and a "
         f"p-value below {level}, by Holm's correction over {compared(study)}. Otherwise it is 'no difference shown' "
         f"where a true difference of {relevant} in one comparison alone would be found, after that correction, with a "
-        f"probability of {percent(POWER)}, and 'too little data' where it would not."
+        f"probability of {percent(POWER)}, and 'too little data' where it would not, or where every "
+        "answer earns what SFT's does."
     )
 
 

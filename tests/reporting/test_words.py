@@ -1,10 +1,12 @@
 """The numbers compared and the sentences made of them."""
 
+import csv
 import json
 from dataclasses import replace
 
 import pytest
 
+from tasks.report import report
 from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, as_statistics, compare
 from tasks.reporting.study import read_study
 from tasks.reporting.tables import results
@@ -39,6 +41,7 @@ def difference(low, high, **changed):
         p_holm=0.06,
         num_tests=2,
         by_seed={0: low, 1: high},
+        kept=0,
         seed_share=0.8,
         detectable=0.0841,
         superiority=0.55,
@@ -178,6 +181,15 @@ def test_a_metric_that_goes_against_the_reward_is_said(study):
         ({"by_seed": {0: 0.0}}, "1 seed cannot speak for other runs: take 3"),
         ({"by_seed": {0: 0.0, 1: 0.1}}, "2 seeds cannot speak for other runs: take 3"),
         ({"verdict": "no difference shown"}, ""),
+        ({"verdict": "no difference shown", "kept": 1}, "1 of 3 runs kept SFT's own weights"),
+        (
+            {"kept": 2},
+            "2 of 3 runs kept SFT's own weights; a true difference below 0.084 can go unnoticed: take more seeds",
+        ),
+        (
+            {"by_seed": {0: 0.0}, "kept": 1},
+            "this run kept SFT's own weights; 1 seed cannot speak for other runs: take 3",
+        ),
     ],
 )
 def test_too_little_data_says_what_lacks(changed, why):
@@ -195,6 +207,28 @@ def test_an_interval_that_the_verdict_does_not_follow_is_explained(study):
     assert difference(-0.01, 0.04, **seeds, p=0.2, p_holm=0.4).why == ""
     said = summary(["The verdict."], [found, comparison(8, -0.01, 0.04, **seeds)], 0.95, study)
     assert f"k = 4, GRPO - SFT: {why}." in said.splitlines() and "k = 8, GRPO - SFT" not in said
+
+
+def test_runs_that_kept_the_weights_of_sft_claim_no_power(tmp_path):
+    """They answer alike, so that nothing varies: the study would not find 0.000, it has not tried."""
+    params = make_params(k=(4,), seed=(0, 1, 2), num_pictures=2)
+    params = make_params(k=(4,), seed=(0, 1, 2), num_pictures=2, warmup=params.sft.model_dump())
+    assert params.grid.init == "sft"
+    work = write_study(tmp_path, params)
+    for seed in (0, 1, 2):
+        answers = (work.grades / f"sft-4-{seed}" / "predictions.jsonl").read_text()
+        (work.grades / f"grpo-4-{seed}" / "predictions.jsonl").write_text(answers)
+        history = work.policies / f"grpo-4-{seed}" / "history.json"
+        history.write_text(json.dumps({**json.loads(history.read_text()), "best_step": 0}))
+    report(**vars(work))
+    why = "3 of 3 runs kept SFT's own weights; every answer earns what SFT's does, so that nothing tells what "
+    said = (work.out / "summary.txt").read_text().splitlines()[0]
+    assert said.endswith(f"3 seeds): too little data ({why}difference would be found).")
+    page = (work.out / "report.html").read_text()
+    row = page[page.index("GRPO \N{MINUS SIGN} SFT</td>") :]
+    assert "<td>0 0 0</td><td>\N{EN DASH}</td>" in row[: row.index("</tr>")] and "3 of 3 runs kept SFT" in page
+    (told,) = [row for row in csv.DictReader((work.out / "results.csv").open()) if row["policy"] == "grpo"]
+    assert (told["verdict"], told["detectable"]) == ("too little data", "")
 
 
 def test_one_seed_says_what_this_run_shows(study):

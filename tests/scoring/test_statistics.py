@@ -159,7 +159,7 @@ def test_superiority_counts_ties_half():
         ([0.1, 0.2, 0.1], 0.06, 0.06, "too little data"),
         ([0.1, 0.1], 0.001, 0.01, "too little data"),
         ([0.1], 0.001, 0.01, "too little data"),
-        ([0.0, 0.0, 0.0], 1.0, 0.0, "no difference shown"),
+        ([0.0, 0.0, 0.0], 1.0, 0.0, "too little data"),  # nothing varies
     ],
 )
 def test_verdict(estimates, p, detectable, expected):
