@@ -145,9 +145,7 @@ def compare(study: Study, settings: Report) -> tuple[Comparison, ...]:
         for (pair, k), *p_values in zip(tests, raw, holm(raw), strict=True):
             differences[k].append(_difference(pair, runs[k], p_values, len(tests), settings))
     return tuple(
-        Comparison(
-            k, tuple(_score(p, runs[k][p], study.headings, settings.confidence) for p in runs[k]), tuple(differences[k])
-        )
+        Comparison(k, tuple(_score(study, p, runs[k][p], settings.confidence) for p in runs[k]), tuple(differences[k]))
         for k in study.ks
     )
 
@@ -169,13 +167,14 @@ def _runs(study: Study, policy: str, k: int, settings: Report) -> _Runs:
     return _Runs(graded, kept, resample_means(reward, resamples=resamples), beside)
 
 
-def _score(policy: str, runs: _Runs, headings: Mapping[str, str], confidence: float) -> Score:
+def _score(study: Study, policy: str, runs: _Runs, confidence: float) -> Score:
+    reward = interval(runs.reward, confidence)
     return Score(
         policy=policy,
         num_seeds=len(runs.graded),
-        reward=interval(runs.reward, confidence),
-        metrics={m: fmean(run.metrics.get(m, math.nan) for run in runs.graded) for m in headings},
-        beside={name: interval(score, confidence) for name, score in runs.beside.items()},
+        reward=reward if "job" in study.tasks else reward.clipped,  # the graders of a job have a scale of their own
+        metrics={m: fmean(run.metrics.get(m, math.nan) for run in runs.graded) for m in study.headings},
+        beside={name: interval(score, confidence).clipped for name, score in runs.beside.items()},
     )
 
 

@@ -46,6 +46,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def clipped(self) -> "Interval":
+        """Of a score that cannot leave 0..1. No end passes the estimate, which may be 1 but for a rounding error."""
+        return Interval(self.estimate, min(max(self.low, 0.0), self.estimate), max(min(self.high, 1.0), self.estimate))
+
 
 @dataclass(frozen=True)
 class Variance:

@@ -78,6 +78,22 @@ def test_scores_are_the_means_of_the_rows(workplace, study):
         )
 
 
+def test_an_interval_of_a_score_stays_within_its_scale(study, workplace):
+    """Of two seeds' answers 90% and 95% are right: t goes beyond 1. A job's graders have a scale of their own."""
+
+    def answered(graded, **changed):
+        right = {("grpo", 0): 10, ("grpo", 1): 20}.get((graded.policy, graded.seed), 1)
+        answers = [replace(a, reward=float(n % right != 0), **changed) for n, a in enumerate(graded.answers)]
+        return replace(graded, answers=tuple(answers))
+
+    for changed in ({}, {"task": "job", "own": None}):
+        base, *graded = (answered(g, **changed) for g in (study.base, *study.graded))
+        found = compare(replace(study, base=base, graded=tuple(graded)), workplace.params.report)[0]
+        score, difference = found.score("grpo").reward, found.difference("grpo", "sft").interval
+        assert (score.high > 1) is bool(changed) and score.low < score.estimate < 1
+        assert difference.high > 1 and difference.estimate == score.estimate
+
+
 def test_metrics_are_nested_by_k(workplace, study):
     comparisons = compare(study, workplace.params.report)
     metrics, statistics = as_metrics(study, comparisons), as_statistics(comparisons)
