@@ -150,8 +150,8 @@ def _locked() -> Iterator[None]:
 
 
 def init(study: str) -> tuple[MlflowClient, str]:
-    """A client and the id of the study's experiment, both made at first use. What a killed publisher left RUNNING is
-    ended.
+    """A client and the id of the study's experiment, both made at first use. What a killed publisher of any study left
+    RUNNING is ended.
 
     MLFLOW_TRACKING_URI, where set, says where; else it is .rft/mlflow.db. A lock is held: processes that create the
     tables of a fresh SQLite file at the same time break it for good.
@@ -160,23 +160,24 @@ def init(study: str) -> tuple[MlflowClient, str]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", own)
     with _locked():
         client = MlflowClient(uri)
+        _close_stale(client)
         experiment = client.get_experiment_by_name(study)
         if experiment:
-            _close_stale(client, experiment.experiment_id)
             return client, experiment.experiment_id
         artifacts = (HOME / "mlartifacts").resolve().as_uri() if uri == own else None
         return client, client.create_experiment(study, artifact_location=artifacts)
 
 
-def _runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
-    return list(client.search_runs([experiment], filter_string=condition, max_results=1000))
+def _runs(client: MlflowClient, experiments: list[str], condition: str) -> list[Run]:
+    return list(client.search_runs(experiments, filter_string=condition, max_results=1000))
 
 
-def _close_stale(client: MlflowClient, experiment: str) -> None:
-    """Called under the lock: no publisher is alive in this workspace, so what one left RUNNING was killed. Of other
-    workspaces and machines, which may share the server, nothing is known.
+def _close_stale(client: MlflowClient) -> None:
+    """Called under the lock: no publisher is alive in this workspace, so what one left RUNNING was killed, in whichever
+    study's experiment. Of other workspaces and machines, which may share the server, nothing is known.
     """
-    for run in _runs(client, experiment, "attributes.status = 'RUNNING'"):
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in _runs(client, experiments, "attributes.status = 'RUNNING'"):
         if run.data.tags.get(PUBLISHER) == _publisher():
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -197,7 +198,7 @@ def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
 
 
 def _find(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
-    return _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return _runs(client, [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
 
 
 def _of_study(params: dict) -> str:
@@ -240,7 +241,7 @@ def publish_study(reported: Reported) -> str:
             shown = client.create_run(experiment, run_name=_name(reported.study, fingerprint), tags=tags)
             _fill_study(client, shown, reported)
         for old in (run for run in found if run.info.run_id != shown.info.run_id):
-            for child in _runs(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
+            for child in _runs(client, [experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
                 client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, shown.info.run_id)
             client.delete_run(old.info.run_id)
         _leave_page(client, experiment, reported.study, shown.info.run_id)

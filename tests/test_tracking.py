@@ -328,6 +328,17 @@ def test_what_a_killed_publisher_left_running_is_ended_or_replaced(study):
     assert {run.info.status for name, run in runs().items() if name != "grpo-9-0"} == {"FINISHED"}
 
 
+def test_what_was_left_running_is_ended_at_the_next_start_of_any_study(workplace, params, monkeypatch):
+    client, experiment = tracking.init("one")
+    point = tracking.Point("one", "grpo", 9, 0, params.model_dump(), "0")
+    ours = tracking._create(client, experiment, point)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tracking.socket, "gethostname", lambda: "elsewhere")
+        theirs = tracking._create(client, experiment, point)
+    tracking.init("another")
+    assert [client.get_run(run.info.run_id).info.status for run in (ours, theirs)] == ["KILLED", "RUNNING"]
+
+
 def test_a_run_of_another_machine_that_is_still_running_is_left_alone(study, monkeypatch):
     """They may share a server; its publisher may be alive."""
     params, *folders = study
