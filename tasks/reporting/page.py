@@ -95,6 +95,7 @@ def context(
         "truth": words.truth,
         "plots": plots,
         "training": training,
+        "unmeasured": words.unmeasured(params, study),
         "compared": words.compared(study),
         "opposed": words.opposed(study, comparisons),
         "published": published(params.report.published, comparisons),

@@ -143,6 +143,13 @@ def matched(study: Study) -> str:
     return f"Matched by {mode} (grid.matched): {said[mode]}."
 
 
+def unmeasured(params: Params, study: Study) -> str:
+    """Why no curve shows the KL; nothing where one does."""
+    if params.rft.beta or any("kl" in row for run in study.histories for row in run.steps):
+        return ""
+    return "How far RFT goes from the weights it began with (KL) is not measured: rft.beta is 0."
+
+
 def shown_metrics(study: Study) -> str:
     *others, last = study.headings.values()
     return f"{', '.join(others)} and {last} are means over the seeds."

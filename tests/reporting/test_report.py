@@ -293,6 +293,21 @@ def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):
     assert (work.out / "figures" / "curves.pdf").exists()
 
 
+def test_a_kl_that_nobody_measured_is_said(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=2), num_pictures=4)
+    assert work.params.rft.beta == 0
+    said = "(KL) is not measured: rft.beta is 0."
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert said in page[page.index("<h2>Training") : page.index("<h2>Budget")] and "KL to the reference" not in page
+    path = work.policies / "grpo-4-0" / "history.json"
+    history = json.loads(path.read_text())
+    path.write_text(json.dumps(history | {"steps": [row | {"kl": 0.1} for row in history["steps"]]}))
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert said not in page and "KL to the reference" in page
+
+
 def test_several_algorithms_can_each_be_looked_at(tmp_path):
     params = make_params(k=(4,), seed=(0,), num_pictures=8, algorithms=("grpo", "ppo"))
     work = write_study(tmp_path, params, num_pictures=12)
