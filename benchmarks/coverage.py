@@ -7,9 +7,12 @@ the seed (normal) + one of the picture (exponential: skewed, shared by its quest
 (-1, 0 or 1, as rewards are that pile up). Columns:
 
 coverage          share of 95% intervals that hold the true difference, over all k's
-false findings    share of studies without any difference that call one better or worse, at any of five k's (after Holm)
-power             share of studies that find a true difference, up or down, at one of five k's (after Holm), as large as
-                  what another such study printed as its minimum detectable one
+false findings    share of studies without any difference that call one better or worse, at any of five k's and of any
+                  algorithm (after Holm)
+power             share of studies that find a true difference of one algorithm, up or down, at one of five k's (after
+                  Holm), as large as what another such study printed as its minimum detectable one
+
+With two algorithms a policy, SFT too, has the three effects each for itself; a difference is one of two policies.
 """
 
 import argparse
@@ -26,12 +29,15 @@ NUM_PICTURES, RESAMPLES, NUM_KS = 200, 400, 5
 
 @dataclass(frozen=True)
 class Setting:
-    """Standard deviations of the three effects on a question's reward difference."""
+    """Standard deviations of the three effects on a question's reward difference; with more than one algorithm, on the
+    reward of a policy.
+    """
 
     name: str
     seeds: float
     pictures: float
     answers: float
+    algorithms: int = 1
 
 
 SETTINGS = (
@@ -39,6 +45,7 @@ SETTINGS = (
     Setting("clustered by picture", 0.0, 0.3, 0.4),
     Setting("seeds as much as pictures", 0.03, 0.3, 0.2),
     Setting("seeds dominate", 0.2, 0.3, 0.2),
+    Setting("two algorithms", 0.03, 0.3, 0.2, algorithms=2),
 )
 NUM_SEEDS = (1, 2, 3, 5)
 
@@ -62,6 +69,15 @@ def studies(setting: Setting, num_seeds: int, num: int, rng: np.random.Generator
     return [Resampled(tuple(range(num_seeds)), means[0, i], means[1:, i], asked) for i in range(num)]
 
 
+def differences(setting: Setting, num_seeds: int, num: int, rng: np.random.Generator) -> list[Resampled]:
+    """Of `num` points of a grid, those of each algorithm in turn; several are compared with the same SFT."""
+    drawn = studies(setting, num_seeds, num * (setting.algorithms + (setting.algorithms > 1)), rng)
+    if setting.algorithms == 1:
+        return drawn
+    points = (drawn[i::num] for i in range(num))
+    return [algorithm - sft for sft, *algorithms in points for algorithm in algorithms]
+
+
 def moved(study: Resampled, by: float) -> Resampled:
     return Resampled(study.seeds, study.estimates + by, study.replicates + by, study.questions)
 
@@ -69,27 +85,30 @@ def moved(study: Resampled, by: float) -> Resampled:
 def measure(setting: Setting, num_seeds: int, num: int, seed: int = 0) -> dict:
     """A row of the table. `false_findings` is 0 below MIN_SEEDS, where the verdict finds nothing."""
     rng = np.random.default_rng([seed, num_seeds])
-    some = studies(setting, num_seeds, num * NUM_KS, rng)
-    p_values = np.array([p_value(study) for study in some]).reshape(num, NUM_KS)
+    some = differences(setting, num_seeds, num * NUM_KS, rng)
+    num_tests = NUM_KS * setting.algorithms
+    p_values = np.array([p_value(study) for study in some]).reshape(num, num_tests)
     verdicts = [
         verdict(study, p, 0.0, relevant=1.0)
         for study, p in zip(some, (p for ps in p_values for p in holm(ps)), strict=True)
     ]
-    found = np.reshape([word in ("better", "worse") for word in verdicts], (num, NUM_KS)).any(axis=1)
+    found = np.reshape([word in ("better", "worse") for word in verdicts], (num, num_tests)).any(axis=1)
     return {
         "setting": setting.name,
         "seeds": num_seeds,
         "coverage": float((p_values >= 0.05).mean()),
         "false_findings": float(found.mean()),
-        "power": _power(some[::NUM_KS], p_values, rng),
+        "power": _power(some[::num_tests], p_values, rng),
     }
 
 
 def _power(firsts: list[Resampled], p_values: np.ndarray, rng: np.random.Generator) -> float:
-    """Of studies whose first k alone differs, by what the next study printed. `p_values` (study, k) are without it."""
+    """Of studies whose first comparison alone differs, by what the next study printed. `p_values` (study, comparison)
+    are without it.
+    """
     found = []
     for study, printed, ps in zip(firsts, firsts[1:] + firsts[:1], p_values, strict=True):
-        by = rng.choice((-1, 1)) * minimum_detectable(printed, num_tests=NUM_KS)
+        by = rng.choice((-1, 1)) * minimum_detectable(printed, num_tests=len(ps))
         again = moved(study, by)
         found.append(holm([p_value(again), *ps[1:]])[0] < 0.05 and again.estimate * by > 0)
     return float(np.mean(found))

@@ -33,6 +33,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.context import get_run_context
 from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from flows.cluster import RUNNERS, Cluster, ClusterError, share_cores, shared_server
@@ -106,8 +107,10 @@ def _next_done(done: queue.SimpleQueue) -> str:
 
 
 @flow(name="pipeline", flow_run_name="{study}", persist_result=False, validate_parameters=False)
-def pipeline(study: str, graph: dict[str, Node], limit: int) -> None:
-    """Every stage of `graph` once its needs are met, `limit` at a time. `PipelineError` names what failed."""
+def pipeline(study: str, graph: dict[str, Node], limit: int, ended: list[PipelineError | None]) -> None:
+    """Every stage of `graph` once its needs are met, `limit` at a time. `PipelineError` names what failed; it, or None,
+    is left in `ended`, where it is also found when Prefect cannot be told of it.
+    """
     order = TopologicalSorter({name: node.needs for name, node in graph.items()})
     order.prepare()
     done: queue.SimpleQueue = queue.SimpleQueue()
@@ -132,11 +135,23 @@ def pipeline(study: str, graph: dict[str, Node], limit: int) -> None:
             except Exception as error:  # StageError, or what a cluster says whose workers died of this stage
                 errors[name] = error
     if REPORT.name in states:
-        show_report(REPORT, study)
+        _show(study)
+    ended.append(_failed(errors, sorted(set(graph) - set(states) - set(errors))) if errors else None)
     if errors:
-        not_run = sorted(set(graph) - set(states) - set(errors))
-        tail = f"\nnot run, since they need what failed: {', '.join(not_run)}" if not_run else ""
-        raise PipelineError("\n\n".join(_told(name, error) for name, error in errors.items()) + tail)
+        raise ended[0]
+
+
+def _show(study: str) -> None:
+    """A view: a server that does not answer hides no failed stage and fails no study that is finished."""
+    try:
+        show_report(REPORT, study)
+    except (PrefectException, httpx.HTTPError, OSError) as error:
+        get_run_logger().warning(f"the report is not shown: {error!r}")
+
+
+def _failed(errors: dict[str, Exception], not_run: list[str]) -> PipelineError:
+    tail = f"\nnot run, since they need what failed: {', '.join(not_run)}" if not_run else ""
+    return PipelineError("\n\n".join(_told(name, error) for name, error in errors.items()) + tail)
 
 
 def _told(name: str, error: Exception) -> str:
@@ -181,12 +196,19 @@ def run(study: str, targets: list[str], cluster: Cluster) -> None:
     share_cores(cluster)
     with shared_server(cluster), tags(f"host:{socket.gethostname()}", f"checkout:{Path.cwd()}", _identity()):
         close_leftovers()
+        ended: list[PipelineError | None] = []
         try:
-            pipeline.with_options(task_runner=runner)(study, graph, cluster.limit)
+            pipeline.with_options(task_runner=runner)(study, graph, cluster.limit, ended)
         except PipelineCancelled as error:  # a flow that is being cancelled cannot say itself that it has ended
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(error.run_id, Cancelled(), force=True)
             raise
+        except (PrefectException, httpx.HTTPError, OSError) as error:
+            if not ended:
+                raise
+            print(f"the flow has ended, but Prefect could not be told: {error!r}", file=sys.stderr)
+            if ended[0] is not None:
+                raise ended[0] from None
 
 
 def main() -> int:

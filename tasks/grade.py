@@ -2,10 +2,10 @@
 --model policies/sft-4-0 --existence grades/base/existence.json --out grades/sft-4-0`
 
 predictions.jsonl holds every question with the raw completion and its grade; metrics.json the means, what the task is
-scored by (COCO AP, accuracy, IoU; with `grade.sam` IoU of masks) and the failures by kind. The grader is the one that
-RFT was rewarded by. Decoding is greedy. Which categories a picture is asked for is `grade.existence`; with `model` the
-base model decides for all policies, by the existence.json that its own grading leaves. samples.jsonl holds what was
-sampled of problems in words (`grade.samples`), for the stage `rerank`.
+scored by (COCO AP, accuracy, IoU; with `grade.sam` IoU of masks); details.json that by category, and the failures by
+kind. The grader is the one that RFT was rewarded by. Decoding is greedy. Which categories a picture is asked for is
+`grade.existence`; with `model` the base model decides for all policies, by the existence.json that its own grading
+leaves. samples.jsonl holds what was sampled of problems in words (`grade.samples`), for the stage `rerank`.
 """
 
 import argparse
@@ -34,6 +34,8 @@ from tasks.params import Params, load_params
 from tasks.scoring.masks import gold_mask, overlap
 from tasks.scoring.metrics import task_metrics, tasks_of
 from tasks.scoring.votes import VOTED, majority
+
+DETAILS = ("ap_by_category", "accuracy_by_class", "failures")  # a number a category or kind: columns of `dvc metrics`
 
 
 def test_questions(pool: Path, existence: str) -> list[Question]:
@@ -135,6 +137,12 @@ def metrics_of(rows: list[dict], params: Params, pool: Path) -> dict:
     }
 
 
+def write_metrics(metrics: dict, out: Path) -> None:
+    details = {name: metrics[name] for name in DETAILS if name in metrics}
+    for file, told in (("metrics", {n: v for n, v in metrics.items() if n not in details}), ("details", details)):
+        (out / f"{file}.json").write_text(json.dumps(told, indent=2) + "\n")
+
+
 def make_segmenter(sam: str | None, questions: Sequence[Question], pool: Path) -> Segmenter | None:
     """ValueError where it is asked for and there is no mask to compare with."""
     if sam is None:
@@ -208,7 +216,7 @@ def main() -> None:
     args = parser.parse_args()
     metrics = {"policy": args.policy, "k": args.k, "seed": args.seed}
     metrics |= grade(load_params(), args.pool, args.model, args.out, args.existence)
-    (args.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_metrics(metrics, args.out)
     print(json.dumps(metrics))
 
 

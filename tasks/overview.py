@@ -4,8 +4,8 @@
     python -m tasks.overview docs/detection docs/classification docs/grounding --out docs/overview
 
 Each argument is a folder that `tasks.report` wrote. overview.html (self-contained), overview.md with figures/*.png (and
-*.pdf for papers). Every verdict is its study's own: Holm's correction is over the values of k of a study, as each was
-planned by itself, and not over the studies that somebody puts on a page.
+*.pdf for papers). Every verdict is its study's own: Holm's correction is over the k's and algorithms of a study, as
+each was planned by itself, and not over the studies that somebody puts on a page.
 """
 
 import argparse
@@ -49,12 +49,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Finished:
-    """A study by what its report says. `matched` is params.yaml's grid.matched, None in reports from before it."""
+    """A study by what its report says. `matched` is params.yaml's grid.matched, None in reports from before it;
+    `unfair` says in what SFT and RFT differed beside the method.
+    """
 
     name: str
     folder: Path
     tasks: tuple[str, ...]
     matched: str | None
+    unfair: str
     rows: tuple[Row, ...]
 
     @property
@@ -85,7 +88,8 @@ def read_finished(folder: Path) -> Finished:
     headings = {metric: heading for task in tasks for metric, heading in METRICS[task].items() if metric in table}
     rows = tuple(_row(values, headings) for values in table.to_dict("records"))
     matched = table["matched"].iloc[0] if "matched" in table else None
-    return Finished(_name(folder), folder, tasks, matched, rows)
+    unfair = " ".join(table["unfair"].dropna().unique()) if "unfair" in table else ""
+    return Finished(_name(folder), folder, tasks, matched, unfair, rows)
 
 
 def _tasks(columns: set[str]) -> tuple[str, ...]:

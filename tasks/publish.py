@@ -49,8 +49,9 @@ def results(
     metrics = json.loads((grade / "metrics.json").read_text(encoding="utf-8"))
     if reranked:
         metrics["rerank"] = json.loads((grade / "rerank.json").read_text(encoding="utf-8"))["rerank"]
+    details = json.loads((grade / "details.json").read_text(encoding="utf-8"))
     history = json.loads((policy / "history.json").read_text(encoding="utf-8")) if policy else {}
-    counts = {f"failures/{code}": count for code, count in metrics.pop("failures").items()}
+    counts = {f"failures/{code}": count for code, count in details["failures"].items()}
     counts |= {key: metrics.pop(key) for key in ("num_questions", "num_pictures", "seconds") if key in metrics}
     counts |= {key: history[key] for key in ("best_step", "num_labelled") if key in history}
     counts |= {"training_seconds": history["seconds"]} if history else {}
@@ -59,6 +60,7 @@ def results(
         curves={"train": history.get("steps", []), "val": history.get("val", [])},
         metrics={"reward": metrics["reward"], **measured},
         counts=counts,
+        budget=history.get("budget") or {},
         pictures=pictures(grade / "predictions.jsonl", pool, metrics["policy"]),
         predictions=grade / "predictions.jsonl",
         model=model,
@@ -99,13 +101,12 @@ def _compared(pool: Path, row: dict, sft: dict, algorithm: str, rft: dict) -> Im
 def reported(params: Params, pool: Path, grades: Path, report: Path) -> tracking.Reported:
     """What the study's own run is to hold: the folder `report`, its numbers over k, a table of answers."""
     rows = []
-    for at, compared in json.loads((report / "metrics.json").read_text(encoding="utf-8")).items():
+    for at, told in json.loads((report / "statistics.json").read_text(encoding="utf-8")).items():
         row = {"step": int(at.removeprefix("k="))}
-        for name, value in compared.items():
-            if isinstance(value, float):
-                row[name] = value
-            elif "verdict" in value:
-                row |= {f"{name}/{end}": value[end] for end in ("estimate", "low", "high", "p_holm")}
+        row |= {policy: score["reward"]["estimate"] for policy, score in told["scores"].items()}
+        for name, difference in told["differences"].items():
+            ends = difference["interval"] | {"p_holm": difference["p_holm"]}
+            row |= {f"{name}/{end}": value for end, value in ends.items()}
         rows.append(row)
     said = (report / "summary.txt").read_text(encoding="utf-8").split("\n\n")[0]
     return tracking.Reported(params.study, params.model_dump(), report, said, rows, answers(params, pool, grades))
@@ -130,6 +131,7 @@ def _scores(params: Params, row: dict[str, str]) -> str:
         else "the choice of test questions alone"
     )
     verdict = f"\n\nAgainst SFT: {row['verdict']}." if row.get("verdict") else ""
+    verdict += f" Not a fair comparison. {row['unfair']}" if row.get("unfair") else ""
     return (
         f"\n\n## Scores on test\n\nOf all seeds of this policy at k = {row['k']}; the intervals cover {covered}.\n\n"
         f"| | mean | {100 * params.report.confidence:g}% interval |\n| --- | --- | --- |\n"

@@ -3,7 +3,7 @@
     python -m tasks.report --grades grades --policies policies --pool data/pool --out report
 
 report.html (self-contained), report.md with figures/*.png (and *.pdf for papers), results.csv and results.tex,
-metrics.json (for `dvc metrics`), summary.txt (a terminal).
+metrics.json (for `dvc metrics`) and statistics.json (every interval and p-value), summary.txt (a terminal).
 """
 
 import argparse
@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 
 from tasks.params import Params, load_params
 from tasks.reporting import cases, figures, page, pictures, tables
-from tasks.reporting.compare import Comparison, as_metrics, compare
+from tasks.reporting.compare import Comparison, as_metrics, as_statistics, compare
 from tasks.reporting.page import Cell, Panels, Plot
 from tasks.reporting.selection import Outcome, select
 from tasks.reporting.study import Study, read_study
 from tasks.reporting.words import name, summary
 
+MOST_BYTES = 4_800_000  # of the page's figures and cases: it is to stay under 5 MB, whatever the answers' length
 NUM_IN_MARKDOWN = 2  # cases of each outcome, at the largest k
 
 
@@ -39,23 +40,29 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     cells = [(o, _cells(o, params, pool)) for o in outcomes if o.k == study.ks[-1]]
     command = f"python -m tasks.report --grades {grades} --policies {policies} --pool {pool} --out {out}"
     plots = {file: _plot(params, file, alt, figure) for file, (alt, figure) in drawn.items()}
-    shown = page.context(
-        params, study, comparisons, plots, training, outcomes, cases.views(outcomes, pool), cells, pool, command
-    )
-    metrics = as_metrics(comparisons)
+    room = MOST_BYTES - sum(len(p.svg) for p in (*plots.values(), *(p for panels in training for p in panels.plots)))
+    views = cases.views(cases.drawn(outcomes), pool, page.case_writer(params, study), room)
+    shown = page.context(params, study, comparisons, plots, training, outcomes, views, cells, pool, command)
+    metrics = as_metrics(study, comparisons)
     texts = {
         "report.html": page.render("report.html.j2", shown),
         "report.md": page.render("report.md.j2", shown),
         "results.csv": tables.results(study, comparisons).to_csv(index=False),
         "results.tex": tables.latex(study, comparisons),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "summary.txt": summary(shown["headlines"], comparisons, params.report.confidence, study)
+        "statistics.json": json.dumps(as_statistics(comparisons), indent=2) + "\n",
+        "summary.txt": summary(_said(shown), comparisons, params.report.confidence, study)
         + f"\n\n{out / 'report.html'}\n",
     }
     _write_figures(out, {file: figure for file, (_, figure) in drawn.items()}, [c for _, some in cells for c in some])
     for file, text in texts.items():
         (out / file).write_text(text, encoding="utf-8")
     return metrics
+
+
+def _said(shown: dict) -> list[str]:
+    """The first paragraph of summary.txt, which Prefect and MLflow show by itself: warnings before the verdict."""
+    return [*(f"Not a fair comparison. {warning}" for warning in shown["warnings"]), *shown["headlines"]]
 
 
 def _figures(params: Params, study: Study, comparisons: tuple[Comparison, ...]) -> dict[str, tuple[str, Figure]]:

@@ -175,8 +175,7 @@ def _verdicts(metrics: dict) -> list[dict]:
             if isinstance(value, float):
                 rows.append({"k": k, "policy": name, "estimate": value})
             elif "verdict" in value:
-                told = {key: each for key, each in value.items() if not isinstance(each, dict | list)}
-                rows.append({"k": k, "policy": name, **told})
+                rows.append({"k": k, "policy": name, **value})
     columns = dict.fromkeys(column for row in rows for column in row)
     return [{column: _short(row.get(column)) for column in columns} for row in rows]
 

@@ -7,7 +7,8 @@ Publishing the same files again leaves it as it is; publishing other files under
 its version in the registry.
 
 Names are chosen for MLflow's compare view, which opens on the first three parameters that differ, by the alphabet, and
-on the first metric that all runs have: grid.k, grid.policy, grid.seed and test/reward.
+on the first metric that all runs have: grid.k, grid.policy, grid.seed and test/reward. What one run lacks differs too:
+the base also has grid.init and grid.matched, which do not reach it.
 """
 
 import fcntl
@@ -81,12 +82,13 @@ class Point:
 @dataclass(frozen=True)
 class Results:
     """What is on disk for a point. Curves are rows with a `step`; `pictures` have their boxes burned in. `counts` say
-    how a number came about, and compare nothing: sizes, failures, seconds.
+    how a number came about, and compare nothing: sizes, failures, seconds. `budget` is what this one training spent.
     """
 
     curves: dict[str, list[dict]]  # {'train': rows, 'val': rows}
     metrics: dict[str, float]  # of the test; the first is what MLflow's views open on
     counts: dict[str, float]
+    budget: dict[str, float]
     pictures: dict[str, Image.Image]
     predictions: Path
     model: str  # where the model folder is: weights are not copied
@@ -96,7 +98,8 @@ class Results:
     @property
     def content(self) -> str:
         pixels = [[name, _sha256(picture.tobytes())] for name, picture in self.pictures.items()]
-        said = [self.curves, self.metrics, self.counts, pixels, self.model, self.card, self.weights_hash]
+        told = [self.curves, self.metrics, self.counts, self.budget]
+        said = [*told, pixels, self.model, self.card, self.weights_hash]
         return _sha256(json.dumps(said, sort_keys=True).encode() + self.predictions.read_bytes())
 
 
@@ -147,8 +150,8 @@ def _locked() -> Iterator[None]:
 
 
 def init(study: str) -> tuple[MlflowClient, str]:
-    """A client and the id of the study's experiment, both made at first use. What a killed publisher left RUNNING is
-    ended.
+    """A client and the id of the study's experiment, both made at first use. What a killed publisher of any study left
+    RUNNING is ended.
 
     MLFLOW_TRACKING_URI, where set, says where; else it is .rft/mlflow.db. A lock is held: processes that create the
     tables of a fresh SQLite file at the same time break it for good.
@@ -157,23 +160,24 @@ def init(study: str) -> tuple[MlflowClient, str]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", own)
     with _locked():
         client = MlflowClient(uri)
+        _close_stale(client)
         experiment = client.get_experiment_by_name(study)
         if experiment:
-            _close_stale(client, experiment.experiment_id)
             return client, experiment.experiment_id
         artifacts = (HOME / "mlartifacts").resolve().as_uri() if uri == own else None
         return client, client.create_experiment(study, artifact_location=artifacts)
 
 
-def _runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
-    return list(client.search_runs([experiment], filter_string=condition, max_results=1000))
+def _runs(client: MlflowClient, experiments: list[str], condition: str) -> list[Run]:
+    return list(client.search_runs(experiments, filter_string=condition, max_results=1000))
 
 
-def _close_stale(client: MlflowClient, experiment: str) -> None:
-    """Called under the lock: no publisher is alive in this workspace, so what one left RUNNING was killed. Of other
-    workspaces and machines, which may share the server, nothing is known.
+def _close_stale(client: MlflowClient) -> None:
+    """Called under the lock: no publisher is alive in this workspace, so what one left RUNNING was killed, in whichever
+    study's experiment. Of other workspaces and machines, which may share the server, nothing is known.
     """
-    for run in _runs(client, experiment, "attributes.status = 'RUNNING'"):
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in _runs(client, experiments, "attributes.status = 'RUNNING'"):
         if run.data.tags.get(PUBLISHER) == _publisher():
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -194,7 +198,7 @@ def _metrics(row: dict, prefix: str, step: int, time: int) -> list[Metric]:
 
 
 def _find(client: MlflowClient, experiment: str, fingerprint: str) -> list[Run]:
-    return _runs(client, experiment, f"tags.`{FINGERPRINT}` = '{fingerprint}'")
+    return _runs(client, [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'")
 
 
 def _of_study(params: dict) -> str:
@@ -215,7 +219,8 @@ def _create(client: MlflowClient, experiment: str, point: Point) -> Run:
     tags = {FINGERPRINT: point.fingerprint, PUBLISHER: _publisher(), **point.place, "data_hash": point.data_hash}
     tags["study"] = _name(point.study, _of_study(point.params))
     run = client.create_run(experiment, run_name=point.name, tags=tags)
-    params = {f"grid.{key}": value for key, value in point.place.items()} | point.flat_params
+    grid = point.place | {key: point.params["grid"][key] for key in OF_THE_GRID}
+    params = {f"grid.{key}": value for key, value in grid.items()} | point.flat_params
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in params.items()])
     dataset = Dataset(point.study, point.data_hash[:32], "local", json.dumps(point.params["dataset"]))
     client.log_inputs(run.info.run_id, datasets=[DatasetInput(dataset)])
@@ -236,7 +241,7 @@ def publish_study(reported: Reported) -> str:
             shown = client.create_run(experiment, run_name=_name(reported.study, fingerprint), tags=tags)
             _fill_study(client, shown, reported)
         for old in (run for run in found if run.info.run_id != shown.info.run_id):
-            for child in _runs(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
+            for child in _runs(client, [experiment], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{old.info.run_id}'"):
                 client.set_tag(child.info.run_id, MLFLOW_PARENT_RUN_ID, shown.info.run_id)
             client.delete_run(old.info.run_id)
         _leave_page(client, experiment, reported.study, shown.info.run_id)
@@ -321,6 +326,7 @@ def _register(client: MlflowClient, run: Run, point: Point, results: Results) ->
 def _fill(client: MlflowClient, run: Run, results: Results) -> None:
     run_id, time = run.info.run_id, run.info.start_time
     metrics = _metrics(results.metrics, "test", 0, time) + _metrics(results.counts, "counts", 0, time)
+    metrics += _metrics(results.budget, "budget", 0, time)
     for prefix, rows in results.curves.items():
         for row in rows:
             metrics += _metrics(row, prefix, row["step"], time)

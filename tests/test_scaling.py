@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -42,14 +43,18 @@ def dvc(folder: Path, *words: str, environment: dict[str, str] = ENV) -> str:
 
 
 def results(workspace: Path) -> dict[str, str]:
-    """File -> hash of what a study has found: data, weights, every answer, curves, and all metrics but durations."""
-    hashed = ("data/**/*", "policies/*/*.safetensors", "grades/*/*.jsonl", "curves/*/*.csv", "report/results.csv")
+    """File -> hash of what a study has found: data, weights, every answer, curves, and all metrics but durations and
+    memory.
+    """
+    hashed = ("data/**/*", "policies/*/*.safetensors", "grades/*/*.jsonl", "curves/*/*.csv")
     files = [file for pattern in hashed for file in workspace.glob(pattern) if file.is_file()]
     found = {file: file.read_bytes() for file in files}
     for file in [*workspace.glob("grades/*/metrics.json"), workspace / "report" / "metrics.json"]:
         told = json.loads(file.read_text())
         told.pop("seconds", None)
         found[file] = json.dumps(told).encode()
+    table = pd.read_csv(workspace / "report" / "results.csv").drop(columns=["minutes", "peak_memory"])
+    found[workspace / "report" / "results.csv"] = table.to_csv().encode()
     return {str(file.relative_to(workspace)): hashlib.sha256(content).hexdigest() for file, content in found.items()}
 
 

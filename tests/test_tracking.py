@@ -19,11 +19,11 @@ from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
-AGAINST = "against_sft,against_sft_low,against_sft_high,verdict"
+AGAINST = "against_sft,against_sft_low,against_sft_high,verdict,unfair"
 RESULTS = f"""k,policy,num_seeds,reward,reward_low,reward_high,ap,ap_low,ap_high,{AGAINST}
-1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,
-1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,
-1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better
+1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,,
+1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,,
+1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better,SFT and GRPO differ.
 """
 STARTS = """
 import sys, time
@@ -78,10 +78,11 @@ def study(workplace, params):
         row = {"image": "images/t.png", "gold": [[100, 200, 500, 600]], "boxes": [[700, 200, 900, 600]]}
         row |= {"confidences": [0.9], "asked": "six", "completion": f"said by {name}", "reward": 0.5}
         (grades / name / "predictions.jsonl").write_text(json.dumps(row) + "\n")
-        metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5, "failures": {"no_answer": 3}}
+        metrics = {"policy": name, "k": None, "seed": None, "reward": 0.5}
+        (grades / name / "details.json").write_text('{"failures": {"no_answer": 3}}')
         (grades / name / "metrics.json").write_text(json.dumps(metrics))
         if name != "base":
-            history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4}
+            history = {"seconds": 7.0, "best_step": 20, "num_labelled": 4, "budget": {"flops": 1e12}}
             history["steps"] = [{"step": s, "reward": s / 100, "kl": float("nan")} for s in (10, 20)]
             history["val"] = [{"step": 0, "reward": 0.4}]
             (policies / name / "history.json").write_text(json.dumps(history))
@@ -92,8 +93,9 @@ def study(workplace, params):
     (report / "report.html").write_text("the page")
     (report / "summary.txt").write_text("At k = 1, GRPO is better.\n\na table\n")
     (report / "results.csv").write_text(RESULTS)
-    told = {"estimate": 0.25, "low": 0.1, "high": 0.4, "p_holm": 0.01, "verdict": "better"}
-    (report / "metrics.json").write_text(json.dumps({"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": told}}))
+    told = {"interval": {"estimate": 0.25, "low": 0.1, "high": 0.4}, "p_holm": 0.01, "verdict": "better"}
+    told = {"scores": {"sft": {"reward": {"estimate": 0.5, "low": 0.4}}}, "differences": {"grpo-sft": told}}
+    (report / "statistics.json").write_text(json.dumps({"k=1": told}))
     return params, pool, slices, policies, grades, report
 
 
@@ -116,6 +118,8 @@ def test_a_policys_run_holds_its_curves_metrics_parameters_pictures_and_data(stu
     assert run.data.metrics["val/reward"] == 0.4
     assert run.data.metrics["test/reward"] == 0.5
     assert run.data.metrics["counts/failures/no_answer"] == 3 and run.data.metrics["counts/best_step"] == 20
+    assert run.data.metrics["budget/flops"] == 1e12
+    assert not any(key.startswith("budget/") for key in shown["base"].data.metrics)
     assert "train/kl" not in run.data.metrics  # NaN is no number to show
     assert run.data.params["rft.beta"] == str(study[0].rft.beta)
     assert not any(key.startswith("rft.") for key in shown["sft-1-0"].data.params)
@@ -138,7 +142,8 @@ def test_the_points_stand_below_one_run_of_the_study(study):
     for run in children:
         place = {key[5:]: value for key, value in run.data.params.items() if key.startswith("grid.")}
         expected = dict(zip(("policy", "k", "seed"), run.info.run_name.split("-"), strict=False))
-        assert place == expected and expected.items() <= run.data.tags.items()
+        assert expected.items() <= run.data.tags.items()
+        assert place == expected | {"init": "sft", "matched": "data"}
     client.delete_run(parent.info.run_id)
     publish(*study)
     again = own_run(client, experiment)
@@ -150,13 +155,17 @@ def own_run(client: MlflowClient, experiment: str):
     return run
 
 
+def differing(shown: list) -> list[str]:
+    """Parameters in which runs differ, in the order of MLflow's page: by the alphabet; one that a run lacks is one."""
+    names = {name for run in shown for name in run.data.params}
+    return [name for name in sorted(names) if len({run.data.params.get(name) for run in shown}) > 1]
+
+
 def test_the_compare_view_opens_on_k_policy_seed_and_the_reward(study):
-    """As MLflow's page chooses: three parameters that differ, by the alphabet; the first metric that all runs have."""
+    """As MLflow's page chooses: three parameters that differ; the first metric that all runs have."""
     publish(*study)
     shown = list(runs().values())
-    names = {name for run in shown for name in run.data.params}
-    differing = [name for name in sorted(names) if len({run.data.params.get(name) for run in shown}) > 1]
-    assert differing[:3] == ["grid.k", "grid.policy", "grid.seed"]
+    assert differing(shown)[:3] == ["grid.k", "grid.policy", "grid.seed"]
     assert next(iter(shown[0].data.metrics)) == "test/reward"
     assert not {name for name in shown[0].data.metrics if name.startswith("test/num")}
 
@@ -178,6 +187,16 @@ def test_the_studies_of_a_multirun_stand_beside_each_other(study):
         of_it = {run.info.run_id for run in found if run.data.tags.get("mlflow.parentRunId") == parent}
         assert of_it == set(children)
         assert Path(client.download_artifacts(parent, "report/report.html")).read_text() == "the page"
+
+
+def test_runs_that_are_matched_otherwise_are_told_apart(study):
+    params, *folders = study
+    flops = {"matched": "flops", "k_own": [], "k_matched": [1], "init": "warmup", "k_warmup": [1]}
+    grids = params.grid, params.grid.model_copy(update=flops)
+    published = [publish(params.model_copy(update={"grid": grid}), *folders) for grid in grids]
+    client = tracking.init("digits")[0]
+    for pair in zip(*published, strict=True):
+        assert differing(list(map(client.get_run, pair))) == ["grid.init", "grid.matched"]
 
 
 @pytest.mark.parametrize(("section", "changed"), [("report", {"num_pictures": 3}), ("launch", {"num_processes": 2})])
@@ -249,7 +268,8 @@ def test_the_registered_card_ends_with_the_scores_and_the_one_on_disk_is_left(st
     assert version.description.startswith("# The card of grpo-1-0\n\n## Scores on test")
     assert "| reward | 0.750 | 0.700 to 0.800 |" in version.description
     assert "| reward minus SFT's | +0.250 | +0.100 to +0.400 |" in version.description
-    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description and "Against SFT: better." in version.description
+    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description
+    assert "Against SFT: better. Not a fair comparison. SFT and GRPO differ." in version.description
     assert "the choice of test questions alone" in version.description  # one seed
     (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.sft-1-0'")
     assert "Against SFT" not in version.description and "minus SFT" not in version.description
@@ -306,6 +326,17 @@ def test_what_a_killed_publisher_left_running_is_ended_or_replaced(study):
     publish(params, *folders)
     assert client.get_run(left).info.status == "KILLED"
     assert {run.info.status for name, run in runs().items() if name != "grpo-9-0"} == {"FINISHED"}
+
+
+def test_what_was_left_running_is_ended_at_the_next_start_of_any_study(workplace, params, monkeypatch):
+    client, experiment = tracking.init("one")
+    point = tracking.Point("one", "grpo", 9, 0, params.model_dump(), "0")
+    ours = tracking._create(client, experiment, point)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(tracking.socket, "gethostname", lambda: "elsewhere")
+        theirs = tracking._create(client, experiment, point)
+    tracking.init("another")
+    assert [client.get_run(run.info.run_id).info.status for run in (ours, theirs)] == ["KILLED", "RUNNING"]
 
 
 def test_a_run_of_another_machine_that_is_still_running_is_left_alone(study, monkeypatch):

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,7 +15,7 @@ from tasks.reporting.words import name
 
 LONG_SIDE = 480  # pixels; a larger picture shrinks, and is then compressed with losses
 UNITS = 1000  # of a drawn picture's longer side
-MOST_BYTES = 2_700_000  # of all pictures as files: base64 makes 3.6 MB of them, and the page is to stay under 5 MB
+AROUND = 300  # bytes of the page around a picture
 APART = 9  # units between the lines of two policies that state the same box
 
 
@@ -47,33 +47,45 @@ class Mark:
 
 @dataclass(frozen=True)
 class View:
+    """`html` is what `write` made of the case."""
+
     case: Case
-    picture: Picture | None  # a problem in words has none
     marks: tuple[Mark, ...]
+    html: str
 
 
-def views(outcomes: Sequence[Outcome], pool: Path) -> tuple[tuple[View, ...], tuple[Picture, ...]]:
-    """Cases in turn from each outcome at each k, so that where the pictures get too many none is favoured; one that was
-    drawn for several algorithms once.
+Writer = Callable[[Case, Picture | None, Sequence[Mark]], str]  # a problem in words has no picture
+
+
+def drawn(outcomes: Sequence[Outcome]) -> list[Case]:
+    """In turn from each outcome at each k; one that was drawn for several algorithms once."""
+    turns = (case for turn in zip_longest(*(outcome.shown for outcome in outcomes)) for case in turn if case)
+    return list({(case.k, case.sft.question): case for case in turns}.values())
+
+
+def views(cases: Sequence[Case], pool: Path, write: Writer, room: int) -> tuple[tuple[View, ...], tuple[Picture, ...]]:
+    """As many of the first cases as fit into `room`, in bytes of the page. The first that does not fit is the end:
+    shorter ones after it would be a choice by the length of the answers.
     """
     pictures: dict[str, Picture] = {}
-    found, room = [], MOST_BYTES
-    turns = (case for turn in zip_longest(*(outcome.shown for outcome in outcomes)) for case in turn if case)
-    for case in {(case.k, case.sft.question): case for case in turns}.values():
-        file = case.sft.image
-        if file is None:
-            found.append(View(case, None, ()))
-            continue
-        if file not in pictures:
-            content, picture = _picture(pool / file, f"picture-{len(pictures)}")
-            if len(content) > room:
-                continue
-            pictures[file], room = picture, room - len(content)
-        found.append(View(case, pictures[file], tuple(_marks(case, pictures[file]))))
+    found = []
+    for case in cases:
+        file, picture, size = case.sft.image, None, 0
+        if file is not None:
+            picture = pictures.get(file) or _picture(pool / file, f"picture-{len(pictures)}")
+            size = 0 if file in pictures else len(picture.uri) + AROUND
+        marks = tuple(_marks(case, picture)) if picture else ()
+        html = write(case, picture, marks)
+        room -= size + len(html.encode())
+        if room < 0:
+            break
+        found.append(View(case, marks, html))
+        if picture:
+            pictures[file] = picture
     return tuple(found), tuple(pictures.values())
 
 
-def _picture(path: Path, identity: str) -> tuple[bytes, Picture]:
+def _picture(path: Path, identity: str) -> Picture:
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     is_small, longest = max(picture.size) <= LONG_SIDE // 2, max(picture.size)
@@ -83,7 +95,7 @@ def _picture(path: Path, identity: str) -> tuple[bytes, Picture]:
     uri = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     longest = max(picture.size)
     width, height = (UNITS * side / longest for side in picture.size)
-    return buffer.getvalue(), Picture(identity, uri, round(width, 1), round(height, 1), is_small)
+    return Picture(identity, uri, round(width, 1), round(height, 1), is_small)
 
 
 def _marks(case: Case, picture: Picture) -> Iterable[Mark]:

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from tasks.params import Params
-from tasks.reporting import fairness, words
-from tasks.reporting.cases import Picture, View
+from tasks.reporting import cases, fairness, words
+from tasks.reporting.cases import Picture, View, Writer
 from tasks.reporting.compare import Comparison
 from tasks.reporting.provenance import commit, hashes, repeat, versions
 from tasks.reporting.published import published
@@ -95,15 +95,18 @@ def context(
         "truth": words.truth,
         "plots": plots,
         "training": training,
+        "unmeasured": words.unmeasured(params, study),
+        "compared": words.compared(study),
+        "opposed": words.opposed(study, comparisons),
         "published": published(params.report.published, comparisons),
-        "costs": costs(study),
+        "costs": costs(study, comparisons),
         "cost_headings": COSTS,
         "interval": f"{words.percent(params.report.confidence)} interval",
         "outcomes": outcomes,
         "views": shown[0],
         "pictures": shown[1],
         "cells": cells,
-        "chosen": words.about_the_selection(params, study, len(shown[0])),
+        "chosen": words.about_the_selection(params, study, len(shown[0]), len(cases.drawn(outcomes))),
         "titles": words.outcome_titles(study.grid.algorithm),
         "titles_of": lambda algorithm: words.outcome_titles([algorithm]),
         "policies": ["base", *study.grid.policy],
@@ -120,10 +123,22 @@ def context(
     }
 
 
+def case_writer(params: Params, study: Study) -> Writer:
+    """A case as an element of the page."""
+    told = {"asked": lambda answer: words.asked(params, answer), "graded": words.graded, "truth": words.truth}
+    template = _environment().get_template("case.html.j2")
+    shared = told | {"describe": describe, "algorithms": study.grid.algorithm}
+    return lambda case, picture, marks: template.render(shared, case=case, picture=picture, marks=marks)
+
+
 def render(template: str, shown: dict) -> str:
     """`template` is a file beside this one; those that end in .html.j2 escape every value. A page extends base.html.j2
     and says its `algorithms`, which have colours, and its `script` (one that runs, by its hash) or None.
     """
+    return _environment().get_template(template).render(shown)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(("html.j2",)),
@@ -145,7 +160,7 @@ def render(template: str, shown: dict) -> str:
         "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     }
     environment.globals |= {"light": LIGHT, "dark": DARK}
-    return environment.get_template(template).render(shown)
+    return environment
 
 
 def minus(text: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.data.records import Box, read_jsonl
 from tasks.params import Grid
-from tasks.scoring.metrics import METRICS, OPTIONAL
+from tasks.scoring.metrics import METRICS, OPTIONAL, OWN, own_value
 
 CONTENT = {"classification": "label", "maths": "answer", "program": "answer", "ranking": "answer"}  # others: the IoU
 
@@ -36,6 +36,7 @@ class Answer:
     failure: str | None
     ignore: tuple[Box, ...] = ()
     exhaustive: bool = True
+    own: float | None = None  # what the task's own metric is the mean of, where it is one
 
     @property
     def question(self) -> tuple[str, str, str, str]:
@@ -122,6 +123,11 @@ class Study:
         return {metric: heading for metric, heading in shown.items() if metric in found}
 
     @property
+    def own(self) -> dict[str, str]:
+        """{metric: its heading}: that of each task which has an interval and a difference beside the reward's."""
+        return {OWN[task]: METRICS[task][OWN[task]] for task in self.tasks if task in OWN}
+
+    @property
     def num_questions(self) -> int:
         return len(self.base.answers)
 
@@ -180,6 +186,7 @@ def _answer(row: dict) -> Answer:
         failure=row["failure"],
         ignore=tuple(map(tuple, row["ignore"])),
         exhaustive=row["exhaustive"],
+        own=own_value(row),
     )
 
 

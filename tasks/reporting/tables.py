@@ -7,7 +7,8 @@ from statistics import fmean
 
 import pandas as pd
 
-from tasks.reporting.compare import Comparison
+from tasks.reporting import fairness
+from tasks.reporting.compare import Comparison, Score
 from tasks.reporting.study import History, Study
 from tasks.reporting.words import name
 from tasks.scoring.statistics import Interval
@@ -31,18 +32,26 @@ class Cost:
 
     k: int
     policy: str
+    reward: float
     num_labelled: str
     counts: dict[str, float | None]
     minutes: float
     peak_memory: float | None
     kept: str
 
+    @property
+    def row(self) -> dict[str, str | float | None]:
+        """Columns of results.csv."""
+        labelled = {"num_labelled": self.num_labelled}
+        return labelled | self.counts | {"minutes": self.minutes, "peak_memory": self.peak_memory}
 
-def costs(study: Study) -> list[Cost]:
-    return [_cost(study, policy, k) for k in study.ks for policy in study.grid.policy]
+
+def costs(study: Study, comparisons: Sequence[Comparison]) -> list[Cost]:
+    return [_cost(study, score, c.k) for c in comparisons for score in c.scores if score.policy in study.grid.policy]
 
 
-def _cost(study: Study, policy: str, k: int) -> Cost:
+def _cost(study: Study, score: Score, k: int) -> Cost:
+    policy = score.policy
     begun = {run.seed: run for run in study.trainings(study.grid.init, k)} if policy in study.grid.algorithm else {}
     runs = study.trainings(policy, k)
     stages = [[run, begun[run.seed]] if begun else [run] for run in runs]  # of each seed
@@ -50,6 +59,7 @@ def _cost(study: Study, policy: str, k: int) -> Cost:
     return Cost(
         k,
         policy,
+        score.reward.estimate,
         num_labelled=" to ".join(map(str, dict.fromkeys((labelled[0], labelled[-1])))),
         counts={count: _mean([_told(some, count, sum) for some in stages]) for count in COSTS},
         minutes=fmean(sum(run.seconds for run in some) for some in stages) / 60,
@@ -80,34 +90,39 @@ def failures(study: Study) -> pd.DataFrame:
 
 
 def results(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A row a policy and k: the reward with its interval, the metrics, and the difference to SFT where there is one."""
-    rows = []
+    """A row a policy and k: the reward with its interval, the metrics, the difference to SFT where there is one, and
+    what the policy cost.
+    """
+    rows, unfair = [], " ".join(fairness.differences(study))
+    paid = {(cost.k, cost.policy): cost.row for cost in costs(study, comparisons)}
     for comparison in comparisons:
         against = {d.policy: d for d in comparison.differences if d.other == "sft"}
         for score in comparison.scores:
             row = {"matched": study.grid.matched, "k": comparison.k, "policy": score.policy}
             row |= {"num_seeds": score.num_seeds}
             row |= {"reward": score.reward.estimate, "reward_low": score.reward.low, "reward_high": score.reward.high}
-            row |= score.metrics | _ends(score.ap)
+            row |= score.metrics | _ends(score.beside)
             if difference := against.get(score.policy):
                 interval = difference.interval
                 row |= {"against_sft": interval.estimate, "against_sft_low": interval.low}
                 row |= {"against_sft_high": interval.high, "verdict": difference.verdict}
-                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable}
-                row |= {"superiority": difference.superiority}
-                row |= {f"against_sft_{column}": value for column, value in _ends(difference.ap).items()}
-            rows.append(row)
+                row |= {"p_holm": difference.p_holm, "detectable": difference.detectable or None}
+                row |= {"superiority": difference.superiority, "unfair": unfair}
+                row |= {f"against_sft_{column}": value for column, value in _ends(difference.beside).items()}
+            rows.append(row | paid.get((comparison.k, score.policy), {}))  # the base cost nothing
     return pd.DataFrame(rows)
 
 
-def _ends(aps: Mapping[str, Interval]) -> dict[str, float]:
+def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
     """{'ap': ..., 'ap_low': ..., 'ap_high': ..., 'ap50': ...}."""
     ends = {"": "estimate", "_low": "low", "_high": "high"}
-    return {f"{ap}{end}": getattr(found, field) for ap, found in aps.items() for end, field in ends.items()}
+    return {
+        f"{metric}{end}": getattr(found, field) for metric, found in intervals.items() for end, field in ends.items()
+    }
 
 
 def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
-    """The results as a booktabs table (`\\usepackage{booktabs}`); AP with its interval."""
+    """The results as a booktabs table (`\\usepackage{booktabs}`); a metric with its interval where it has one."""
     found = results(study, comparisons)
 
     def span(row: pd.Series, value: str, sign: str = "") -> str:

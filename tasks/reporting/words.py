@@ -97,8 +97,25 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
         for comparison in comparisons if len(comparisons) > 1  # of one, the headline says it
         for difference in comparison.differences if difference.other == "sft" and difference.why
     ]  # fmt: skip
-    about = [*notes, *([mode] if (mode := existence(study)) else []), matched(study)]
+    about = [*notes, *opposed(study, comparisons), *([mode] if (mode := existence(study)) else []), matched(study)]
     return "\n".join([*headlines, "", *lines, "", *about])
+
+
+def opposed(study: Study, comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for each k at which a task's own metric, with an interval clear of zero, goes against the reward."""
+    told = [
+        (comparison.k, difference, heading, difference.beside[metric])
+        for comparison in comparisons
+        for difference in comparison.differences
+        if difference.other == "sft"
+        for metric, heading in study.own.items()
+    ]
+    return [
+        f"{name(difference.policy)}'s {heading} is {'lower' if own.estimate < 0 else 'higher'} than SFT's at k = {k}: "
+        f"{signed(own.estimate)}, {span(own, signed)}."
+        for k, difference, heading, own in told
+        if not own.low <= 0 <= own.high and own.estimate * difference.interval.estimate < 0
+    ]
 
 
 def existence(study: Study) -> str:
@@ -124,6 +141,13 @@ def matched(study: Study) -> str:
         f"same labelled {study.unit}s; gradient steps differ",
     }
     return f"Matched by {mode} (grid.matched): {said[mode]}."
+
+
+def unmeasured(params: Params, study: Study) -> str:
+    """Why no curve shows the KL; nothing where one does."""
+    if params.rft.beta or any("kl" in row for run in study.histories for row in run.steps):
+        return ""
+    return "How far RFT goes from the weights it began with (KL) is not measured: rft.beta is 0."
 
 
 def shown_metrics(study: Study) -> str:
@@ -224,14 +248,32 @@ def _coverage(params: Params, study: Study) -> str:
             f"the base model has no seed, so its own covers {study.unit}s only"
         )
     several = " Each holds for its own k; they are not widened for looking at several." if len(ks) > 1 else ""
+    level, relevant = percent(1 - settings.confidence), f"{settings.relevant_difference:g}"
     return (
-        f"{covered} ({percent(settings.confidence)}, bootstrap with {settings.resamples} resamples, questions about "
-        f"one {study.unit} kept together, policies compared on the same questions).{several} 'Better' and 'worse' "
-        f"take at least {MIN_SEEDS} seeds and a p-value below {percent(1 - settings.confidence)}, by Holm's correction "
-        f"over the k's. Otherwise it is 'no difference shown' where a true difference of "
-        f"{settings.relevant_difference:g} at this k alone would be found, after that correction, with a probability "
-        f"of {percent(POWER)}, and 'too little data' where it would not."
+        f"{covered}. {_method(params, study)}{several} 'Better' and 'worse' take at least {MIN_SEEDS} seeds and a "
+        f"p-value below {level}, by Holm's correction over {compared(study)}. Otherwise it is 'no difference shown' "
+        f"where a true difference of {relevant} in one comparison alone would be found, after that correction, with a "
+        f"probability of {percent(POWER)}, and 'too little data' where it would not, or where every "
+        "answer earns what SFT's does."
     )
+
+
+def _method(params: Params, study: Study) -> str:
+    """What `tasks.scoring.statistics` does."""
+    of_pictures, of_seeds = "variance", ""
+    if len(study.grid.seed) > 1:
+        of_pictures, of_seeds = "covariance of two seeds", " plus the variance between seeds over their number"
+    return (
+        f"A {percent(params.report.confidence)} interval is the estimate plus and minus the critical value of "
+        f"Student's t times the standard error, whose square is the {of_pictures} over {params.report.resamples} "
+        f"bootstrap draws of the test {study.unit}s{of_seeds}; questions about one {study.unit} are drawn together, "
+        "and policies compared on the same draws."
+    )
+
+
+def compared(study: Study) -> str:
+    """What the verdicts are corrected for: all comparisons with SFT."""
+    return "the k's" if len(study.grid.algorithm) == 1 else "the k's and algorithms"
 
 
 def rft(algorithms: Sequence[str]) -> str:
@@ -248,14 +290,16 @@ def outcome_titles(algorithms: Sequence[str]) -> dict[str, str]:
     }
 
 
-def about_the_selection(params: Params, study: Study, num_shown: int) -> str:
+def about_the_selection(params: Params, study: Study, num_shown: int, num_drawn: int) -> str:
     """How the cases were chosen: at each k, of the first seed."""
     at, algorithms = "each k" if len(study.ks) > 1 else f"k = {study.ks[0]}", study.grid.algorithm
     each = f" of each of {', '.join(map(name, algorithms))} beside SFT," if len(algorithms) > 1 else ""
     places = max(1, params.report.num_pictures // len(algorithms))
+    left_out = f" The last {num_drawn - num_shown} are left out: the page would be too large." * (num_drawn > num_shown)
     return (
         f"Nobody picked these {num_shown} cases. The {study.num_questions} questions at {at}, seed "
         f"{study.grid.seed[0]},{each} fall into four kinds by whose answer is right (an IoU or label sub-reward above "
         f"{RIGHT:g}). {places} places are dealt to the four kinds in turn and filled in the order "
-        "of a hash of the question. So each kind has as many cases as it can; how often it comes among all questions:"
+        f"of a hash of the question.{left_out} So each kind has as many cases as it can; how often it comes among all "
+        "questions:"
     )

@@ -1,7 +1,7 @@
 """The metrics of each task over a whole set of prediction rows (predictions.jsonl), beside the mean reward.
 
-METRICS names those that a table shows, with their headings; OPTIONAL ones only where they are defined. Unreadable
-answers count: as a wrong label, as IoU 0.
+METRICS names those that a table shows, with their headings; OPTIONAL ones only where they are defined; OWN the one of
+each task that gets an interval beside the reward's. Unreadable answers count: as a wrong label, as IoU 0.
 """
 
 import math
@@ -47,6 +47,8 @@ METRICS = {
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
+OWN = {"detection": "ap", "classification": "accuracy", "grounding": "miou"}
+OWN |= {"maths": "accuracy", "program": "accuracy", "ranking": "top1"}  # a job's graders are its own
 FREQUENCIES = {"ap_rare": "r", "ap_common": "c", "ap_frequent": "f"}  # LVIS's, by the number of training pictures
 MASKS = {"mask_miou", "mask_giou", "mask_ciou"}
 # of open vocabulary; of LVIS; by grade.sam; by grade.samples; by grid.rerank
@@ -68,6 +70,20 @@ def task_metrics(
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
     return found | by_frequency(found.get("ap_by_category", {}), frequency)
+
+
+def own_value(row: Mapping) -> float | None:
+    """What OWN of the row's task is the mean of; None where it is no mean over rows (AP) and where there is none."""
+    match row["task"]:
+        case "classification":
+            return row["sub_rewards"]["label"]
+        case "grounding":
+            return _stated_iou(row)
+        case "maths" | "program":
+            return float(row["sub_rewards"]["answer"] == 1)
+        case "ranking":
+            return float(row["rank"] == 1)
+    return None
 
 
 def tasks_of(rows: Sequence[Mapping]) -> list[str]:
@@ -108,7 +124,7 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
         (gold,), stated = row["gold"], row["boxes"][0] if row["boxes"] else None
-        value = iou(stated, gold) if stated else 0.0
+        value = _stated_iou(row)
         values.append(value)
         by_picture[row["record_id"]].append(value)
         both = _shared(stated, gold) if stated else 0.0
@@ -190,6 +206,10 @@ def by_frequency(ap_by_category: Mapping[str, float], frequency: Mapping[str, st
         for name, letter in FREQUENCIES.items()
     }
     return {name: fmean(values) for name, values in groups.items() if values}
+
+
+def _stated_iou(row: Mapping) -> float:
+    return iou(row["boxes"][0], row["gold"][0]) if row["boxes"] else 0.0
 
 
 def _shared(a: Box, b: Box) -> float:

@@ -46,6 +46,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def clipped(self) -> "Interval":
+        """Of a score that cannot leave 0..1. No end passes the estimate, which may be 1 but for a rounding error."""
+        return Interval(self.estimate, min(max(self.low, 0.0), self.estimate), max(min(self.high, 1.0), self.estimate))
+
 
 @dataclass(frozen=True)
 class Variance:
@@ -148,7 +153,8 @@ def verdict(
 ) -> Verdict:
     """'better' or 'worse' where `adjusted_p` (Holm's) is below 1 - confidence. Else 'no difference shown' where such a
     study finds a `relevant` difference with POWER (`detectable` is not above it), and 'too little data' where it does
-    not: then to have found none means nothing.
+    not: then to have found none means nothing. So it is where nothing varies (`detectable` is 0), as where every run
+    kept the weights that it is compared with: how runs that learn would differ is not known.
 
     Below MIN_SEEDS seeds it is 'too little data' in any case. The verdict is on a way of training, and one run, however
     many pictures it answers, shows nothing of the next; with two, false findings can reach 8% instead of 5%.
@@ -157,7 +163,7 @@ def verdict(
         return "too little data"
     if adjusted_p < 1 - confidence:
         return "better" if difference.estimate > 0 else "worse"
-    return "no difference shown" if detectable <= relevant else "too little data"
+    return "no difference shown" if 0 < detectable <= relevant else "too little data"
 
 
 def _tails(ratio: float, seed_share: float, freedom: tuple[int, int]) -> float:

@@ -1,6 +1,7 @@
 """The flow on small graphs, with a real DVC and a real Prefect server: what runs, what is left, what is shown."""
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -11,13 +12,16 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import psutil
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, LogFilter
+from prefect.exceptions import PrefectException
 from prefect.states import Cancelling
 
+from flows import pipeline as module
 from flows.pipeline import Node, PipelineError, read_graph
 from tasks.params import load_params
 from tasks.stage import PAGES
@@ -48,7 +52,7 @@ TRAINS = stage(
     "while [ ! -e go ]; do sleep 0.1; done && echo 'progress: grpo step 4 of 4, reward=0.750, 00:00 left' && touch p",
     "p",
 )
-METRICS = '{"k=1": {"sft": 0.5, "ap": {"sft": {}}, "grpo-sft": {"estimate": 0.25, "verdict": "better", "by_seed": {}}}}'
+METRICS = '{"k=1": {"sft": 0.5, "ap": {"sft": 0.4}, "grpo-sft": {"estimate": 0.25, "verdict": "better"}}}'
 REPORTS = stage(
     f"mkdir -p report && echo '{METRICS}' > report/metrics.json && touch report/report.html && "
     "printf 'At k = 1, GRPO scores 0.75.\\n\\nmore\\n' > report/summary.txt",
@@ -58,15 +62,14 @@ REPORTS = stage(
 PAIR = {name: stage(f"date +%s.%N > {name} && sleep 3 && date +%s.%N >> {name}", name) for name in ("one", "two")}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """Environment variables that point at a Prefect server which lasts as long as the module."""
+def serve(home: Path) -> tuple[dict, subprocess.Popen]:
+    """Environment variables that point at a Prefect server, and the server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     variables = {
         **os.environ,
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PYTHONPATH": str(ROOT),
     }
@@ -75,10 +78,19 @@ def environment(tmp_path_factory):
     try:
         with SyncPrefectClient(variables["PREFECT_API_URL"]) as client:
             until(lambda: client.api_healthcheck() is None, 600)
-        yield variables
-    finally:
-        server.terminate()
-        server.wait(30)
+    except BaseException:
+        server.kill()
+        raise
+    return variables, server
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Of a server which lasts as long as the module."""
+    variables, server = serve(tmp_path_factory.mktemp("prefect"))
+    yield variables
+    server.terminate()
+    server.wait(30)
 
 
 @pytest.fixture
@@ -192,6 +204,36 @@ def test_progress_the_verdict_and_the_stages_words_are_shown(environment, checko
         assert run_page in shown["mlflow"].data
         logs = client.read_logs(LogFilter(flow_run_id={"any_": [run.id]}))
         assert "a word of the stage" in {log.message for log in logs if log.task_run_id is not None}
+
+
+def test_a_report_that_cannot_be_shown_hides_no_failed_stage(environment, checkout):
+    write_graph({"bad": CHAINS["bad"] | {"deps": []}, "report": stage("mkdir report", "report")})
+    code, errors = finish(start(environment))
+    assert code == 1 and "stage bad failed" in errors and "the report is not shown: FileNotFoundError" in errors
+
+
+@pytest.mark.parametrize("error", [PrefectException("down"), httpx.ConnectError("down"), OSError("down")])
+def test_a_server_that_is_down_at_the_end_is_a_warning(monkeypatch, caplog, error):
+    def show_report(*_):
+        raise error
+
+    monkeypatch.setattr(module, "show_report", show_report)
+    monkeypatch.setattr(module, "get_run_logger", logging.getLogger)
+    module._show("digits")
+    assert f"the report is not shown: {error!r}" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_server_that_dies_before_the_end_changes_no_result(tmp_path, checkout, fails):
+    """It takes the report's table and the state of the flow run along, not the name of a failed stage."""
+    variables, server = serve(tmp_path / "prefect")
+    kills = stage(f"mkdir report && kill {server.pid} && sleep 3", "report")
+    write_graph({"report": kills} | ({"bad": CHAINS["bad"] | {"deps": []}} if fails else {}))
+    code, errors = finish(start(variables | {"PREFECT_CLIENT_MAX_RETRIES": "0"}), 300)
+    server.wait(30)
+    assert code == int(fails) and "Prefect could not be told: ConnectError" in errors
+    assert ("stage bad failed" in errors[errors.index("Prefect could not be told") :]) is fails
 
 
 def test_a_named_stage_runs_with_what_it_needs_and_nothing_else(environment, checkout):

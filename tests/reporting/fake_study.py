@@ -1,6 +1,7 @@
 """A study as the stages would leave it: real scenes, answers with a policy's errors, graded by the real grader."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sklearn.datasets import load_digits
 from tasks.data.questions import question
 from tasks.data.records import Question, Record, pixel_hash, write_jsonl
 from tasks.data.scenes import CATEGORIES, Glyph, compose, crop_to_ink
-from tasks.grade import prediction
+from tasks.grade import prediction, write_metrics
 from tasks.graders.frame import frame
 from tasks.graders.grounding import format_box
 from tasks.graders.labels import format_label
@@ -118,7 +119,7 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
     folder.mkdir(parents=True)
     write_jsonl(folder / "predictions.jsonl", rows)
     metrics = {"policy": policy, "k": k, "seed": seed, "existence": params.grade.existence, **task_metrics(rows)}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(metrics | {"failures": dict(Counter(r["failure"] for r in rows if r["failure"]))}, folder)
 
 
 def write_history(folder: Path, params: Params, policy: str, k: int, seed: int) -> None:

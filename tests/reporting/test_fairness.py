@@ -1,10 +1,12 @@
 """What SFT and RFT must share: a difference is named, equality is silent, what is not known is not called equal."""
 
+import csv
 import json
 
 import pytest
 
 from tasks import report as stage
+from tasks.overview import overview
 from tasks.reporting.fairness import checked, differences, unknown
 from tasks.reporting.study import read_study
 from tests.reporting.fake_study import make_params
@@ -125,6 +127,19 @@ def test_the_warning_stands_at_the_top_of_every_form(workplace):
     page = (workplace.out / "report.html").read_text()
     assert page.index('class="warning" role="alert"') < page.index("<h2>Scores")
     assert "No difference." not in page
-    assert (
-        "**Not a fair comparison.** SFT and GRPO differ in existence mode" in (workplace.out / "report.md").read_text()
-    )
+    said = "SFT and GRPO differ in existence mode: ground_truth against all at k = 1, seed 0."
+    markdown = (workplace.out / "report.md").read_text()
+    assert "**Not a fair comparison.** SFT and GRPO differ in existence mode" in markdown
+    first, verdict = (workplace.out / "summary.txt").read_text().split("\n\n")[0].splitlines()  # Prefect, MLflow's note
+    assert first == f"Not a fair comparison. {said}" and verdict.startswith("Over 2 values of k, GRPO is")
+    rows = list(csv.DictReader((workplace.out / "results.csv").open()))
+    assert {(row["policy"], row["unfair"]) for row in rows} == {("base", ""), ("sft", ""), ("grpo", said)}
+
+
+def test_an_overview_repeats_the_warning(workplace):
+    change(workplace.grades / "grpo-1-0" / "metrics.json", existence="all")
+    stage.report(**vars(workplace))
+    overview([workplace.out], workplace.out / "overview")
+    page, text = ((workplace.out / "overview" / f"overview.{form}").read_text() for form in ("html", "md"))
+    assert 'role="alert"><b>digits: not a fair comparison.</b> SFT and GRPO differ in existence mode' in page
+    assert "> **digits: not a fair comparison.** SFT and GRPO differ in existence mode" in text

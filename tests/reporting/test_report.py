@@ -18,6 +18,7 @@ from PIL import Image
 from flows.compose import render
 from tasks import report as stage
 from tasks.reporting import cases, provenance
+from tasks.reporting import page as page_of
 from tasks.reporting.compare import compare
 from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
 from tasks.reporting.selection import select
@@ -88,6 +89,38 @@ def test_metrics_json_agrees_with_the_page(written, page):
         assert difference["verdict"] in page.text
 
 
+def test_dvc_shows_a_table_that_can_be_read(tmp_path):
+    """Each number of a metrics file is a column of `dvc metrics show`; it was 298 with three k's and one algorithm."""
+
+    def columns(told):
+        return sum(map(columns, told.values())) if isinstance(told, dict) else 1
+
+    work = write_study(tmp_path, make_params(k=(1, 2, 4), seed=(0,), num_pictures=2), num_pictures=12)
+    stage.report(**vars(work))
+    report = json.loads((work.out / "metrics.json").read_text())
+    assert columns(report) == 3 * (3 + 3 + 4)  # rewards, AP, GRPO - SFT
+    grades = [json.loads(file.read_text()) for file in work.grades.glob("*/metrics.json")]
+    assert columns(report) + len({key for grade in grades for key in grade}) <= 45
+    assert not any(isinstance(value, dict) for grade in grades for value in grade.values())
+    details = json.loads((work.grades / "grpo-4-0" / "details.json").read_text())
+    assert details["ap_by_category"] and sum(details["failures"].values())
+
+
+def test_the_difference_in_ap_stands_beside_that_in_reward(written, page):
+    """On the page and in report.md, as results.csv has it."""
+    compared = [row for row in csv.DictReader((written.out / "results.csv").open()) if row["against_sft"]]
+    heads = next(row for row in page.rows if "Difference" in row)
+    shown = [row for row in page.rows if any(cell.startswith("GRPO \N{MINUS SIGN} SFT") for cell in row)]
+    markdown = (written.out / "report.md").read_text().splitlines()
+    for row, cells in zip(compared, shown, strict=True):
+        ends = [f"{float(row[f'against_sft_ap{end}']):+.3f}" for end in ("", "_low", "_high")]
+        estimate, low, high = (end.replace("-", "\N{MINUS SIGN}") for end in ends)
+        at = heads.index("AP") - len(heads)
+        assert heads[at + 1] == "95% interval" and cells[at : at + 2] == [estimate, f"{low} to {high}"]
+        (line,) = [line for line in markdown if line.startswith(f"| {row['k']} | GRPO \N{MINUS SIGN} SFT")]
+        assert f"| {estimate} | {low} to {high} |" in line
+
+
 def test_nothing_is_fetched_or_run(written, page):
     """But for one script, whose hash the page's policy names: no other can run, whatever a model says."""
     assert {tag for tag, _ in page.tags} & {"iframe", "object", "embed", "video", "audio", "form"} == set()
@@ -119,11 +152,13 @@ def test_other_tasks_show_their_own_metrics(tmp_path, task, headings, shown, not
     stage.report(**vars(work))
     page = Page((work.out / "report.html").read_text(encoding="utf-8"))
     scores = page.rows[: 1 + 3]
-    assert scores[0][4:-1] == headings
+    assert scores[0][4:-1] == [*headings, f"{headings[0]}, 95% interval"]
     runs = [json.loads((work.grades / f"grpo-4-{seed}" / "metrics.json").read_text()) for seed in (0, 1)]
     found = next(row for row in scores if "GRPO" in row)
     first = {"classification": "accuracy", "grounding": "miou"}[task]
     assert found[3] == f"{sum(run[first] for run in runs) / 2:.3f}"
+    differences = next(row for row in page.rows if "Difference" in row)
+    assert (headings[0], "95% interval") in itertools.pairwise(differences) and "AP" not in differences
     above = page.text[: page.text.index("params.yaml")]
     assert shown in above and not_shown not in above.replace("an IoU or label", "")
     assert "existence" not in above and "with its confidence" not in above
@@ -178,7 +213,8 @@ def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
         assert float(row["reward"]) == metrics[f"k={row['k']}"][row["policy"]]
         assert float(row["ap_low"]) < float(row["ap"]) < float(row["ap_high"])
     assert float(rows[2]["against_sft_low"]) == metrics["k=1"]["grpo-sft"]["low"] and rows[1]["against_sft"] == ""
-    assert float(rows[2]["against_sft_ap50_low"]) == metrics["k=1"]["grpo-sft"]["ap"]["ap50"]["low"]
+    statistics = json.loads((written.out / "statistics.json").read_text())["k=1"]["differences"]["grpo-sft"]
+    assert float(rows[2]["against_sft_ap50_low"]) == statistics["beside"]["ap50"]["low"]
     paper = (written.out / "results.tex").read_text()
     assert f"${float(rows[2]['ap']):.3f}$ $[{float(rows[2]['ap_low']):.3f}, " in paper
     assert "\\toprule" in paper and paper.count("\\\\") == 1 + 6
@@ -206,6 +242,11 @@ def test_a_swept_study_is_repeated_by_what_composed_it(written, tmp_path, monkey
 
 def test_what_rft_cost_holds_its_warm_up(written, page):
     cells = [row for row in page.rows if row[-1].count(",") == 1 and "GRPO" in row]
+    told = next(row for row in csv.DictReader((written.out / "results.csv").open()) if row["policy"] == "grpo")
+    reward = f"{float(told['reward']):.3f}"
+    assert cells[0][:2] == ["GRPO", reward]
+    assert (told["gradient_steps"], float(told["flops"]), told["minutes"]) == ("100.0", 91e12, "9.0")
+    assert f"| 1 | GRPO | {reward} | 10 | 100 |" in (written.out / "report.md").read_text()
     assert cells[0][-11:-1] == [
         "10",
         "100",
@@ -228,8 +269,10 @@ def test_a_history_that_counts_nothing_has_dashes(tmp_path):
     rows = Page((work.out / "report.html").read_text()).rows
     start = next(i for i, row in enumerate(rows) if "Gradient steps" in row)
     sft, grpo = rows[start + 2 : start + 4]  # below the two lines of headings
-    assert (sft[1], sft[3]) == ("SFT", "100")
-    assert (grpo[0], grpo[2:9], grpo[10]) == ("GRPO", ["\u2013"] * 7, "\u2013")
+    assert (sft[1], sft[4]) == ("SFT", "100")
+    assert (grpo[0], grpo[3:10], grpo[11]) == ("GRPO", ["\u2013"] * 7, "\u2013")
+    told = next(row for row in csv.DictReader((work.out / "results.csv").open()) if row["policy"] == "grpo")
+    assert (told["flops"], told["minutes"]) == ("", "9.0")
 
 
 def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):
@@ -248,6 +291,21 @@ def test_validation_is_drawn_for_each_grader_of_a_job(tmp_path):
         "Validation: cost in $x_1$",
     ]
     assert (work.out / "figures" / "curves.pdf").exists()
+
+
+def test_a_kl_that_nobody_measured_is_said(tmp_path):
+    work = write_study(tmp_path, make_params(k=(4,), seed=(0,), num_pictures=2), num_pictures=4)
+    assert work.params.rft.beta == 0
+    said = "(KL) is not measured: rft.beta is 0."
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert said in page[page.index("<h2>Training") : page.index("<h2>Budget")] and "KL to the reference" not in page
+    path = work.policies / "grpo-4-0" / "history.json"
+    history = json.loads(path.read_text())
+    path.write_text(json.dumps(history | {"steps": [row | {"kl": 0.1} for row in history["steps"]]}))
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert said not in page and "KL to the reference" in page
 
 
 def test_several_algorithms_can_each_be_looked_at(tmp_path):
@@ -276,14 +334,30 @@ def test_several_tasks_have_a_radar(tmp_path):
     }
 
 
-def test_pictures_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written, monkeypatch):
-    monkeypatch.setattr(cases, "MOST_BYTES", 15_000)
+def test_cases_that_are_too_many_bytes_are_left_out_of_every_kind_alike(written):
     study = read_study(written.params.grid, written.grades, written.policies)
     outcomes = [outcome for k in study.ks for outcome in select(study, "grpo", k, 0, 40)]
-    views, pictures = cases.views(outcomes, written.pool)
-    assert 0 < sum(len(base64.b64decode(p.uri.partition(",")[2])) for p in pictures) <= 15_000
-    assert len(views) < sum(len(outcome.shown) for outcome in outcomes)
+    drawn = cases.drawn(outcomes)
+    views, pictures = cases.views(drawn, written.pool, page_of.case_writer(written.params, study), 60_000)
+    assert 40_000 < sum(len(p.uri) for p in pictures) + sum(len(view.html) for view in views) <= 60_000
+    assert [view.case for view in views] == drawn[: len(views)] and len(views) < len(drawn)
     assert len({(view.case.k, view.case.outcome("grpo")) for view in views}) >= 6
+
+
+def test_the_page_stays_under_five_megabytes_however_long_the_answers_are(tmp_path):
+    """Of 20,000 characters, of which each takes five bytes where it is escaped; one states a hundred boxes."""
+    work = write_study(tmp_path, make_params(k=(1, 4), seed=(0,), num_pictures=60), num_pictures=40)
+    for path in work.grades.glob("*/predictions.jsonl"):
+        rows = [json.loads(line) for line in path.open()]
+        for row in rows:
+            row["completion"] = f"<think>{'<answer>' * 500}{chr(39) * 16_000}"
+            row |= {"boxes": [[1, 1, 9, 9]] * 100, "confidences": [0.5] * 100} if row["boxes"] else {}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage.report(**vars(work))
+    page = (work.out / "report.html").read_text()
+    assert 4_000_000 < len(page.encode()) < 5_000_000
+    left_out = int(re.search(r"The last (\d+) are left out: the page would be too large", page)[1])
+    assert page.count("<article") + left_out == 2 * 60
 
 
 def test_configuration_is_the_one_of_the_study(written, page):
@@ -297,6 +371,7 @@ def test_the_same_bytes_again(written, tmp_path):
         "report.md",
         "results.csv",
         "metrics.json",
+        "statistics.json",
         *(f"figures/{p.name}" for p in (written.out / "figures").iterdir()),
     ):
         again = (tmp_path / file).read_bytes().replace(bytes(tmp_path), bytes(written.out))

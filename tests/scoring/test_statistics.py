@@ -119,6 +119,13 @@ def test_a_wider_confidence_gives_a_wider_interval():
     assert width(interval(a, 0.99)) > width(interval(a)) > width(interval(a, 0.8))
 
 
+def test_a_clipped_interval_holds_its_estimate():
+    assert Interval(0.5, -0.1, 1.1).clipped == Interval(0.5, 0.0, 1.0)
+    assert Interval(0.5, 0.4, 0.6).clipped == Interval(0.5, 0.4, 0.6)
+    above = 1 + 2e-16
+    assert Interval(above, above, above).clipped == Interval(above, above, above)
+
+
 def test_holm_by_hand():
     # Sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2 (not below the one before), 0.6 x 1.
     assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
@@ -159,7 +166,7 @@ def test_superiority_counts_ties_half():
         ([0.1, 0.2, 0.1], 0.06, 0.06, "too little data"),
         ([0.1, 0.1], 0.001, 0.01, "too little data"),
         ([0.1], 0.001, 0.01, "too little data"),
-        ([0.0, 0.0, 0.0], 1.0, 0.0, "no difference shown"),
+        ([0.0, 0.0, 0.0], 1.0, 0.0, "too little data"),  # nothing varies
     ],
 )
 def test_verdict(estimates, p, detectable, expected):
