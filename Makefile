@@ -23,7 +23,7 @@ demo: .venv/run
 	@cat report/summary.txt
 
 test: .venv/test
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: .venv/test
 	python -m pytest -m ''

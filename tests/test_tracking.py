@@ -351,6 +351,7 @@ def test_a_run_of_another_machine_that_is_still_running_is_left_alone(study, mon
     assert client.get_run(theirs.info.run_id).info.status == "RUNNING"
 
 
+@pytest.mark.slow
 def test_eight_processes_may_make_the_database_at_once(bare):
     start = str(time.time() + 10)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

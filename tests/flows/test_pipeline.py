@@ -249,7 +249,7 @@ def test_an_unknown_stage_is_refused_by_name(environment, checkout):
     assert "none_such" in errors
 
 
-@pytest.mark.parametrize(("limit", "together"), [("1", False), ("2", True)])
+@pytest.mark.parametrize(("limit", "together"), [pytest.param("1", False, marks=pytest.mark.slow), ("2", True)])
 def test_the_limit_says_how_many_stages_run_at_a_time(environment, checkout, limit, together):
     write_graph(PAIR)
     assert finish(start(environment, "--limit", limit))[0] == 0
@@ -273,7 +273,7 @@ def test_a_killed_flow_leaves_no_process_and_the_next_one_cleans_up(environment,
     assert "RUNNING" not in flow_runs(environment)[1][1].values()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_an_interrupted_flow_takes_its_stages_along(environment, checkout, sent):
     write_graph(LONG)
     flow = start(environment)

@@ -33,6 +33,7 @@ def sweep(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_multirun_keeps_every_study_and_names_each_that_failed(sweep, tmp_path):
     """The experiment file alone says that it sweeps; the command line gives the values."""
     done = sweep("+experiment=fsod_beta", "rft.beta=0,0.5,0.04,nan", "study=mine")

@@ -52,7 +52,11 @@ def whole(make_job, short):
 
 @pytest.mark.parametrize(
     ("algorithm", "compute", "done"),
-    [*((name, None, done) for name in ("grpo", "ppo") for done in (1, 2, 3)), ("grpo", "bfloat16", 2)],
+    [
+        *((name, None, 2) for name in ("grpo", "ppo")),
+        *(pytest.param(name, None, done, marks=pytest.mark.slow) for name in ("grpo", "ppo") for done in (1, 3)),
+        pytest.param("grpo", "bfloat16", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_is_cut_off_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, algorithm, compute, done):
     job, (weights, rewards, val) = whole(algorithm, compute)
@@ -147,7 +151,7 @@ def whole_sft(make_job, short, tmp_path_factory):
     return job, out
 
 
-@pytest.mark.parametrize("saves", [1, 2, 3])
+@pytest.mark.parametrize("saves", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_sft_that_is_cut_off_ends_as_if_it_had_not_been(whole_sft, tmp_path, monkeypatch, saves):
     job, out = whole_sft
     resumable = dataclasses.replace(job, checkpoints=tmp_path / "checkpoints")

@@ -78,6 +78,7 @@ def test_image_tokens_equal_the_grid_and_padding_is_on_the_left(processor, quest
     assert batch["attention_mask"][:, -1].all()
 
 
+@pytest.mark.slow
 def test_answers_are_well_formed_and_the_same_in_a_batch_as_alone(model, processor, questions):
     folder, asked = questions
     together = answer(model, processor, PROMPT, asked, folder, len(asked), 96)

@@ -148,7 +148,7 @@ def test_half_precision_trains_with_checkpointed_activations(make_job):
     assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
 
 
-@pytest.mark.parametrize("make_algorithm", [Grpo, Ppo])
+@pytest.mark.parametrize("make_algorithm", [Grpo, pytest.param(Ppo, marks=pytest.mark.slow)])
 def test_mixed_precision_computes_in_half_and_learns_in_float32(make_job, make_algorithm):
     """A step of 1e-6, which bfloat16 weights would round away, is taken."""
     job = make_job(learning_rate=1e-6)
