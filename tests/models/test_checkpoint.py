@@ -121,7 +121,10 @@ def test_processes_agree_on_whether_a_checkpoint_is_due(make_job, tmp_path):
     assert together(2, due) == [[False, True]] * 2
 
 
-@pytest.mark.parametrize("ask", [lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: pause.FILE.touch()])
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: os.kill(os.getpid(), signal.SIGTERM), pytest.param(lambda: pause.FILE.touch(), marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_asked_to_pause_stops_after_its_step_and_goes_on(make_job, tmp_path, monkeypatch, ask):
     settings = {**SETTINGS, "steps": 3, "eval_steps": 3}  # no checkpoint is due at the step of the pause
     weights, rewards, val = run(make_job("grpo", **settings))

@@ -79,6 +79,7 @@ def test_epochs_are_passes_over_the_slice():
     assert [warmup.num_steps(n) for n in (1, 16, 17)] == [1, 3, 4]
 
 
+@pytest.mark.slow
 def test_sft_in_mixed_precision_learns_in_float32_what_it_learns_in_full(data, tmp_path):
     """At a rate that bfloat16 weights would round away."""
     losses, moved = {}, {}
