@@ -24,7 +24,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import httpx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
@@ -32,14 +31,13 @@ from prefect import flow, tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.context import get_run_context
-from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from flows.cluster import RUNNERS, Cluster, ClusterError, share_cores, shared_server
 from tasks.params import ParamsError, load_params
 from tasks.pulse import at_work
-from tasks.stage import StageError, run_stage, show_report
+from tasks.stage import UNREACHABLE, StageError, run_stage, show_report
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # else every poll of the server is a line under Hydra
 
@@ -92,7 +90,7 @@ def _raise_if_cancelled() -> None:
     try:
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(run_id).state
-    except (PrefectException, httpx.HTTPError, OSError):
+    except UNREACHABLE:
         return
     if state is not None and (state.is_cancelling() or state.is_cancelled()):
         raise PipelineCancelled(run_id)
@@ -145,7 +143,7 @@ def _show(study: str) -> None:
     """A view: a server that does not answer hides no failed stage and fails no study that is finished."""
     try:
         show_report(REPORT, study)
-    except (PrefectException, httpx.HTTPError, OSError) as error:
+    except UNREACHABLE as error:
         get_run_logger().warning(f"the report is not shown: {error!r}")
 
 
@@ -203,7 +201,7 @@ def run(study: str, targets: list[str], cluster: Cluster) -> None:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(error.run_id, Cancelled(), force=True)
             raise
-        except (PrefectException, httpx.HTTPError, OSError) as error:
+        except UNREACHABLE as error:
             if not ended:
                 raise
             print(f"the flow has ended, but Prefect could not be told: {error!r}", file=sys.stderr)

@@ -36,6 +36,7 @@ from tasks.pulse import POLL_SECONDS, Flow, Listener
 LOGS = Path(".rft/logs")
 PAGES = Path(".rft/mlflow.json")  # {study: address of its run}, which tasks.tracking leaves
 LOCKS = Path(".rft/locks")
+UNREACHABLE = (PrefectException, httpx.HTTPError, OSError)  # how a Prefect server fails that does not answer
 NUM_TAIL_LINES = 20
 SUPERVISE = Path(__file__).with_name("supervise.py")
 
@@ -83,7 +84,7 @@ class _Shown:
                 self._artifact = create_progress_artifact(percent, self._key, said)
             else:
                 update_progress_artifact(self._artifact, percent, said)
-        except (PrefectException, httpx.HTTPError, OSError) as error:  # a view: no reason to stop a training
+        except UNREACHABLE as error:  # a view: no reason to stop a training
             self._logger.warning(f"the progress is not shown: {error!r}")
 
 
