@@ -17,7 +17,7 @@ from math import ceil
 from operator import getitem
 from pathlib import Path
 
-from tasks.models.preflight import LEAST_STEP
+from tasks.models.precision import LEAST_STEP
 from tasks.params import Params, ParamsError, load_params, validate
 from tasks.planning import memory
 from tasks.planning.machines import GPUS, USABLE, Gpu

@@ -21,6 +21,7 @@ from tasks.graders.rubric import Grade
 from tasks.models.adapters import without_adapter
 from tasks.models.generate import encode
 from tasks.models.loading import tokenizer_of
+from tasks.models.precision import LEAST_STEP
 from tasks.models.training import Job
 
 # What the published weights of a family write boxes in (tasks.models.coordinates).
@@ -30,7 +31,6 @@ MISSED = {Fault.WRONG_ANSWER, Fault.BAD_RESULT, Fault.BAD_PROGRAM, Fault.PROGRAM
 MOST_NAMED = 20
 MOST_GOLD = 500  # graded twice each, one after the other: a program takes milliseconds, and a data set has thousands
 MOST_CUT = 0.05  # a crowded picture or two may be too long
-LEAST_STEP = 4e-5  # half the distance of two neighbours in bfloat16 at 0.02, a usual weight
 
 
 class PreflightError(RuntimeError):
