@@ -43,12 +43,12 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
     room = MOST_BYTES - sum(len(p.svg) for p in (*plots.values(), *(p for panels in training for p in panels.plots)))
     views = cases.views(cases.drawn(outcomes), pool, page.case_writer(params, study), room)
     shown = page.context(params, study, comparisons, plots, training, outcomes, views, cells, pool, command)
-    metrics = as_metrics(study, comparisons)
+    metrics, table = as_metrics(study, comparisons), tables.results(study, comparisons)
     texts = {
         "report.html": page.render("report.html.j2", shown),
         "report.md": page.render("report.md.j2", shown),
-        "results.csv": tables.results(study, comparisons).to_csv(index=False),
-        "results.tex": tables.latex(study, comparisons),
+        "results.csv": table.to_csv(index=False),
+        "results.tex": tables.latex(study, table),
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "statistics.json": json.dumps(as_statistics(comparisons), indent=2) + "\n",
         "summary.txt": summary(_said(shown), comparisons, params.report.confidence, study)

@@ -121,9 +121,8 @@ def _ends(intervals: Mapping[str, Interval]) -> dict[str, float]:
     }
 
 
-def latex(study: Study, comparisons: Sequence[Comparison]) -> str:
-    """The results as a booktabs table (`\\usepackage{booktabs}`); a metric with its interval where it has one."""
-    found = results(study, comparisons)
+def latex(study: Study, found: pd.DataFrame) -> str:
+    """The `results` as a booktabs table (`\\usepackage{booktabs}`); a metric with its interval where it has one."""
 
     def span(row: pd.Series, value: str, sign: str = "") -> str:
         if pd.isna(row[value]):

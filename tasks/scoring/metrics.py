@@ -78,7 +78,7 @@ def own_value(row: Mapping) -> float | None:
         case "classification":
             return row["sub_rewards"]["label"]
         case "grounding":
-            return _stated_iou(row)
+            return iou(row["boxes"][0], row["gold"][0]) if row["boxes"] else 0.0
         case "maths" | "program":
             return float(row["sub_rewards"]["answer"] == 1)
         case "ranking":
@@ -106,7 +106,7 @@ def classification(rows: Sequence[Mapping]) -> dict:
         by_class[canonical(row["gold_label"])].append(row["sub_rewards"]["label"])
     means = {label: fmean(values) for label, values in sorted(by_class.items())}
     return {
-        "accuracy": fmean(row["sub_rewards"]["label"] for row in rows),
+        "accuracy": fmean(map(own_value, rows)),
         "accuracy_lenient": fmean(
             row["label"] is not None and lenient(row["label"], row["gold_label"]) for row in rows
         ),
@@ -124,7 +124,7 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
         (gold,), stated = row["gold"], row["boxes"][0] if row["boxes"] else None
-        value = _stated_iou(row)
+        value = own_value(row)
         values.append(value)
         by_picture[row["record_id"]].append(value)
         both = _shared(stated, gold) if stated else 0.0
@@ -162,7 +162,7 @@ def answers(rows: Sequence[Mapping]) -> dict:
     """Maths and programs: the share of right numbers and letters; a partial reward does not count. With samples
     (`grade.samples`) the share of right majorities too, and {k: pass@k} for k = 1, 2, 4, ...
     """
-    found: dict = {"accuracy": fmean(row["sub_rewards"]["answer"] == 1 for row in rows)}
+    found: dict = {"accuracy": fmean(map(own_value, rows))}
     if not rows[0].get("right"):
         return found
     num = len(rows[0]["right"])
@@ -175,7 +175,7 @@ def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
     """The share of questions whose right name comes first, among the first five, or anywhere."""
     ranks = [row["rank"] or math.inf for row in rows]
     return {
-        "top1": fmean(rank == 1 for rank in ranks),
+        "top1": fmean(map(own_value, rows)),
         "top5": fmean(rank <= 5 for rank in ranks),
         "top_max": fmean(rank < math.inf for rank in ranks),
     }
@@ -206,10 +206,6 @@ def by_frequency(ap_by_category: Mapping[str, float], frequency: Mapping[str, st
         for name, letter in FREQUENCIES.items()
     }
     return {name: fmean(values) for name, values in groups.items() if values}
-
-
-def _stated_iou(row: Mapping) -> float:
-    return iou(row["boxes"][0], row["gold"][0]) if row["boxes"] else 0.0
 
 
 def _shared(a: Box, b: Box) -> float:

@@ -22,6 +22,7 @@ from tasks.models.loading import load_model
 from tasks.models.training import Job
 from tasks.models.validation import Best, Validation, trainable
 from tasks.params import load_params
+from tests.models.test_adapters import moved
 
 
 def job(data, policy: str, init: Path | None = None, **sections) -> Job:
@@ -150,14 +151,6 @@ def test_lora_is_merged_into_a_plain_folder(data, tmp_path):
 
 def test_every_checkpoint_that_is_kept_holds_the_adapter_it_was_trained_on(data, tmp_path):
     """As the policy beside it does: without SFT's adapter, RFT's is another model's."""
-
-    def moved(model: torch.nn.Module) -> torch.nn.Module:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B" in name:
-                    parameter.add_(0.1)
-        return model
-
     run = job(data, "sft")
     lora = {"r": 2, "alpha": 4.0, "dropout": 0.0, "target_modules": "all-linear", "output": "adapter"}
     params = run.params.model.model_validate({**run.params.model.model_dump(), "lora": lora})

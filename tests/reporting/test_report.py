@@ -23,7 +23,7 @@ from tasks.reporting.compare import compare
 from tasks.reporting.pictures import MARGIN, draw, gold_layer, sft_layer
 from tasks.reporting.selection import select
 from tasks.reporting.study import read_study
-from tasks.reporting.tables import latex
+from tasks.reporting.tables import latex, results
 from tasks.reporting.theme import DARK, LIGHT
 from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
@@ -227,7 +227,7 @@ def test_no_name_breaks_the_table_of_a_paper(written):
     (first, *_) = compare(study, written.params.report)
     scores = tuple(replace(score, policy="offline_st") for score in first.scores)
     differences = tuple(replace(difference, policy="offline_st") for difference in first.differences)
-    paper = latex(study, [replace(first, scores=scores, differences=differences)])
+    paper = latex(study, results(study, [replace(first, scores=scores, differences=differences)]))
     assert "OFFLINE\\_ST" in paper and not re.search(r"(?<!\\)[_%#]", paper)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.reporting.compare import compare
 from tasks.reporting.study import StudyError, read_study
-from tasks.reporting.tables import latex
+from tasks.reporting.tables import latex, results
 from tasks.reporting.words import summary
 from tests.reporting.fake_study import SCRIPT, make_params, write_study
 
@@ -109,7 +109,7 @@ def test_a_reranked_policy_shows_its_share_and_the_others_a_dash(tmp_path):
     told = {line.split()[1]: line for line in summary([], (comparison,), 0.95, study).splitlines() if line[:1] == "4"}
     assert "\N{EN DASH}" in told["Base"] and "\N{EN DASH}" in told["SFT"]
     assert "0.750" in told["GRPO"] and "\N{EN DASH}" not in told["GRPO"]
-    assert "nan" not in latex(study, (comparison,))
+    assert "nan" not in latex(study, results(study, (comparison,)))
 
 
 def test_a_rerank_that_the_grid_names_and_is_not_there_is_named(tmp_path):

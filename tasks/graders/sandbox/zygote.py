@@ -5,11 +5,10 @@
     program     locks itself in, then runs the source
 
 Started by path, by an interpreter with an empty environment; nothing of this project, and beside the stdlib only what
-`imports` names. On stdin and stdout
-pass frames, a length of four bytes before each: first the policy (`worker.policy`), then requests
-[source, function, arguments]; an answer is [failure, error, seconds] and then what the program wrote, which only a
-parser that expects anything may read. Nothing here asks whether the program is honest about its own result: it could
-as well return a lie.
+`imports` names. On stdin and stdout pass frames, a length of four bytes before each: first the policy
+(`worker.policy`), then requests [source, function, arguments]; an answer is [failure, error, seconds] and then what the
+program wrote, which only a parser that expects anything may read. Nothing here asks whether the program is honest about
+its own result: it could as well return a lie.
 """
 
 import base64
