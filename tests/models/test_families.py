@@ -4,6 +4,8 @@ import importlib.util
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tasks import rft, sft
 from tasks.grade import grade
@@ -98,3 +100,6 @@ def test_the_shipped_model_is_trained_in_four_bits(data, tmp_path):
     params = small(load_params().model, lora={**LORA, "quantize": "nf4"})
     run(params, "sft", data, None, tmp_path / "sft")
     run(params, "grpo", data, tmp_path / "sft", tmp_path / "grpo")
+    for policy in ("sft", "grpo"):  # merged: a plain folder, whose weights are numbers again
+        weights = load_file(tmp_path / policy / "model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}

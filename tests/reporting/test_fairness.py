@@ -103,10 +103,7 @@ def test_sft_that_tells_no_budget_is_not_called_equal(workplace):
     assert differences(study) == () and unknown(study) == ("FLOPs",) and "FLOPs" not in checked(study)
 
 
-def test_by_default_the_labelled_samples_are_matched_and_the_page_says_so(workplace):
-    stage.report(**vars(workplace))
-    page = (workplace.out / "report.html").read_text()
-    assert "Matched by data (grid.matched): SFT and RFT learn from the same labelled pictures; each takes" in page
+def test_by_default_the_labelled_samples_are_matched(workplace):
     assert "labelled samples" in checked(read(workplace))
 
 

@@ -106,6 +106,10 @@ def test_dvc_shows_a_table_that_can_be_read(tmp_path):
     assert details["ap_by_category"] and sum(details["failures"].values())
 
 
+def test_the_page_says_what_is_matched(page):
+    assert "Matched by data (grid.matched): SFT and RFT learn from the same labelled pictures; each takes" in page.text
+
+
 def test_the_difference_in_ap_stands_beside_that_in_reward(written, page):
     """On the page and in report.md, as results.csv has it."""
     compared = [row for row in csv.DictReader((written.out / "results.csv").open()) if row["against_sft"]]
