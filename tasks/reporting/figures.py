@@ -242,6 +242,9 @@ def save(figure: Figure, form: str) -> bytes:
     """'png', 'pdf' or 'svg'; the same bytes for the same figure."""
     buffer = io.BytesIO()
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    if figure.get_layout_engine():  # it would lay out and draw once more for every form
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "kshot", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=form, metadata=undated.get(form, {"Date": None}))
     return buffer.getvalue()

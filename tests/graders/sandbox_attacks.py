@@ -304,7 +304,12 @@ def main() -> None:
     )  # what outlives its parent becomes a child of this process
     os.environ["SECRET"] = SECRET
     signal.alarm(500)
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        tempfile.TemporaryDirectory() as scratch,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        tempfile.tempdir = scratch  # other sandboxes of this machine come and go in the usual one
         folder = Path(name)
         (folder / "secret").write_text(SECRET)
         parent = {"secret": f"{folder}/secret", "folder": name, "pid": os.getpid(), "port": server.getsockname()[1]}
@@ -323,7 +328,7 @@ def main() -> None:
 
 def run(isolation: str, parent: dict) -> dict:
     """What became of each attack, and what was left to see by the call after one."""
-    began = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*"))
+    scratch = Path(tempfile.gettempdir())
     with (
         Sandbox(LIMITS, isolation, workers=1, sources=["import numpy.random"]) as sandbox,
         Sandbox(IMPATIENT, isolation, workers=1) as impatient,
@@ -336,11 +341,9 @@ def run(isolation: str, parent: dict) -> dict:
         sandbox.call(LEAVE, "f", parent | {"word": "only the call before was given this"})
         became["found of the call before"] = sandbox.call(FIND, "f", parent).value
         became["processes beside the workers"] = sorted(set(processes()) - set(at_rest))
-        own = set(Path(tempfile.gettempdir()).glob("kshot-sandbox-*")) - began
-        became["scratch in use"] = [
-            str(path) for folder in own if os.access(folder, os.R_OK) for path in folder.iterdir()
-        ]
-    became["scratch left"] = [str(path) for path in own if path.exists()]
+        own = [folder for folder in scratch.iterdir() if os.access(folder, os.R_OK)]
+        became["scratch in use"] = [str(path) for folder in own for path in folder.iterdir()]
+    became["scratch left"] = [str(path) for path in scratch.iterdir()]
     return became
 
 
