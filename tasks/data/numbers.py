@@ -1,5 +1,5 @@
-"""Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '-0.5', '3 million',
-'2 dozen', '5k', '$1.5M', '18 m^2', 'x = 18', '**18**', '\\boxed{18}'.
+"""Numbers as people and models write them: '1,234', '$18', '18 dollars', '25%', '3/4', '1 1/2', '1\u00bd', '-0.5',
+'3 million', '2 dozen', '5k', '$1.5M', '18 m^2', 'x = 18', '**18**', '\\boxed{18}', '\\frac{3}{4}'.
 
 One number and nothing else: a list, a sentence or a second number is none, nor is one that is hedged, taken back or
 goes on in words ('7 or eight', '7 is wrong', '7 at least', '7 and a half'). NaN, infinity, True, 1e999 and ten thousand
@@ -8,6 +8,7 @@ digits are none either. The grammar is a regular expression on a text that is ca
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 MAX_CHARACTERS = 80
@@ -37,6 +38,7 @@ CURRENCY = (  # MathQA's readers have cut 's . 180' from 'rs . 180'
     r"(?:(?:US|rs\s?\.?)?\s?\\?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?|s\s?\.|USD|EUR|GBP|INR)"
 )
 AREA = r"(?:[cmk]?m|yd|(?:ft|in)(?!\s[23]))\s?\^?\s?[23]"  # '5 ft 2' are feet and inches, '1 in 2' are odds
+FRACTION = re.compile(r"\s?(?:\\[dt]?frac\{([0-9]++)\}\{([0-9]++)\}|([\u00bc-\u00be\u2150-\u215e]))\s?")
 WRAPPED = re.compile(r"\*\*([^*]++)\*\*\.?|\$?\\boxed\{([^{}]++)\}\$?\.?")
 NUMBER = re.compile(
     rf"(?:[a-z]\s?=\s?)?(?P<sign>[-+\u2212]?)\s?(?P<currency>{CURRENCY})?\s?(?P<sign2>[-+\u2212]?)"
@@ -69,9 +71,9 @@ class Quantity:
 
 def parse_number(text: str) -> Quantity | None:
     """The number that a text is, its currency and unit aside; None where it is none. Units are not compared."""
-    text = text.strip()
-    if len(text) > MAX_CHARACTERS:
+    if len(text.strip()) > MAX_CHARACTERS:
         return None
+    text = FRACTION.sub(_in_line, text).strip()
     while inner := WRAPPED.fullmatch(text):
         text = inner[inner.lastindex].strip()
     found = NUMBER.fullmatch(text)
@@ -94,6 +96,14 @@ def parse_number(text: str) -> Quantity | None:
     as_written = scale == 1 and not (found["below"] or found["exponent"])
     decimals = _decimals(found["number"]) if as_written else None
     return Quantity(-value if negative else value, found["percent"] is not None, decimals)
+
+
+def _in_line(fraction: re.Match) -> str:
+    """' 1/2 ', so that a digit beside it stays a number of its own."""
+    top, bottom, sign = fraction.groups()
+    if sign:
+        top, bottom = unicodedata.normalize("NFKC", sign).split("\u2044")
+    return f" {top}/{bottom} "
 
 
 def _decimals(number: str) -> int | None:

@@ -11,7 +11,7 @@ from tasks.reporting.words import name, si
 TRAINED: dict[str, Callable[[History], object]] = {
     "PEFT mode": lambda h: h.model and _peft(h.model["lora"]),
     "trained part": lambda h: h.model and h.model.get("trained"),
-    "dtype": lambda h: h.model and h.model.get("dtype"),
+    "dtype": lambda h: h.model and _dtype(h.model),
     "resolution": lambda h: h.model and f"{h.model['min_pixels']} to {h.model['max_pixels']} pixels",
     "prompt": lambda h: h.prompt and repr(h.prompt),
     "training pictures": lambda h: h.train_sha256 and f"{h.num_labelled} pictures, sha256 {h.train_sha256[:12]}",
@@ -31,6 +31,11 @@ GRADED: dict[str, Callable[[Graded], object]] = {
 
 def _peft(lora: dict | None) -> str:
     return "full fine-tuning" if lora is None else f"LoRA {lora}"
+
+
+def _dtype(model: dict) -> str | None:
+    dtype, compute = model.get("dtype"), model.get("compute")
+    return dtype and (f"{dtype}, computed in {compute}" if compute not in (None, dtype) else dtype)
 
 
 def differences(study: Study) -> tuple[str, ...]:

@@ -59,6 +59,12 @@ from tasks.data.numbers import Quantity, parse_number
         pytest.param("7,00,8", id="no grouping"),
         pytest.param("7,8,9,0", id="a longer list"),
         pytest.param("7 and 8", id="two and no fraction"),
+        pytest.param("\\frac{1}{2}5", id="a digit after a fraction"),
+        pytest.param("\\frac{1}{0}", id="a fraction of nothing"),
+        pytest.param("\\frac{7}{8} \\frac{1}{2}", id="two fractions"),
+        pytest.param("\\frac{x}{2}", id="a fraction of letters"),
+        pytest.param("\u00bd\u00bc", id="two signs of fractions"),
+        pytest.param("3/\u00bd", id="a fraction below a fraction"),
     ],
 )
 def test_what_says_more_than_one_number_is_none(text):
@@ -72,3 +78,21 @@ def test_what_says_more_than_one_number_is_none(text):
 @settings(max_examples=200, deadline=None)
 def test_a_number_is_read_back_from_any_spelling(number, form):
     assert parse_number(form.format(number)) == Quantity(float(number))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("\u00bd", 0.5),
+        ("1\u00bd", 1.5),
+        ("-2 \u00be cups", -2.75),
+        ("x = \u2153", 1 / 3),
+        ("$1\u00bc", 1.25),
+        ("\\frac{3}{4}", 0.75),
+        ("-\\dfrac{3}{4}", -0.75),
+        ("2\\tfrac{1}{2} km", 2.5),
+        ("$\\boxed{\\frac{10}{4}}$.", 2.5),
+    ],
+)
+def test_a_fraction_is_read_from_its_sign_and_from_latex(text, value):
+    assert parse_number(text) == Quantity(value)

@@ -33,6 +33,7 @@ LORA = {"r": 8, "alpha": 16.0, "dropout": 0.0, "target_modules": "all-linear"}
         ("model", {"lora": LORA}, "differ in PEFT mode: LoRA {'r': 8,"),
         ("model", {"trained": "language"}, "differ in trained part: language against all"),
         ("model", {"dtype": "bfloat16"}, "differ in dtype: bfloat16 against float32"),
+        ("model", {"compute": "bfloat16"}, "differ in dtype: float32, computed in bfloat16 against float32"),
         ("model", {"max_pixels": 200_000}, "differ in resolution: None to 200000 pixels against None to None pixels"),
         ("prompt", {"detection": "Find {asked}"}, "differ in prompt: {'detection': 'Find {asked}'"),
     ],
