@@ -1,6 +1,7 @@
 """dvc.yaml as DVC reads it, the code that its stages run, and who may import whom."""
 
 import ast
+import functools
 import itertools
 import os
 import shutil
@@ -83,6 +84,7 @@ def test_the_report_needs_every_grade(graph):
     assert reranked <= graph["report"] & graph["publish"]
 
 
+@functools.cache
 def imports(file: Path) -> set[str]:
     """Dotted names that a file imports, at its top or inside functions; `from a import b` gives both a and a.b."""
     found = set()
@@ -103,12 +105,14 @@ def files_of(module: str) -> set[Path]:
     return {file for file in [own, *inits] if file.is_file() and has_code(file)}
 
 
+@functools.cache
 def has_code(file: Path) -> bool:
     body = ast.parse(file.read_text(encoding="utf-8")).body
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
-def code_of(stage: str) -> set[str]:
+@functools.cache
+def code_of(stage: str) -> frozenset[str]:
     """Every file of tasks/ that a stage's module imports, itself included, however indirectly."""
     module = STAGES[stage]["cmd"].split()[2]
     waiting, found = files_of(module), set()
@@ -119,7 +123,7 @@ def code_of(stage: str) -> set[str]:
             for name in imports(file):
                 if name.split(".")[0] == "tasks":
                     waiting |= files_of(name)
-    return {str(file.relative_to(ROOT)) for file in found}
+    return frozenset(str(file.relative_to(ROOT)) for file in found)
 
 
 def covers(dep: str, file: str) -> bool:
@@ -141,6 +145,7 @@ def test_the_deps_of_a_stage_are_the_code_that_it_imports(stage):
     assert not unneeded, f"dvc.yaml: {stage} imports nothing of {sorted(unneeded)}: a change there would run it again"
 
 
+@functools.cache
 def sections_read(file: Path) -> set[str]:
     """Sections of params.yaml that a file takes as `params.rft`, `job.params.rft` or `load_params().rft`."""
     attributes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)]
