@@ -71,8 +71,11 @@ def _ray(cluster: Cluster) -> TaskRunner:
     import ray  # noqa: F401  (prefect_ray imports without it)
     from prefect_ray import RayTaskRunner
 
-    # Ray hides every GPU from a task that asked Ray for none: ours are leased in tasks.locks
-    variables = {"PYTHONPATH": str(CODE), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    variables = {
+        "PYTHONPATH": str(CODE),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # hides the GPUs, which tasks.locks leases
+        "RAY_kill_child_processes_on_worker_exit": "0",  # kills tasks/supervise.py, which is to end the stage below it
+    }
     settings = {"runtime_env": {"env_vars": variables}}
     if not cluster.address:
         settings |= {"num_cpus": cluster.limit, "include_dashboard": False, "object_store_memory": 100 * 2**20}
