@@ -90,6 +90,7 @@ def test_a_photograph_that_lies_on_its_side_is_set_upright(tmp_path, says):
     assert found.boxes == (in_pixels((100, 200, 500, 600), (100, 200)),)
 
 
+@pytest.mark.slow
 def test_the_command_answers_with_the_shipped_model(data, tmp_path):
     """On a val picture of the embedded set; the line is JSON, and the picture is there."""
     row = json.loads((data / "pool" / "val.jsonl").read_text().splitlines()[0])

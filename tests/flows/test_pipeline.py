@@ -282,6 +282,7 @@ def test_an_interrupted_flow_takes_its_stages_along(environment, checkout, sent)
     assert ended(pid)
 
 
+@pytest.mark.slow
 def test_cancelling_in_the_ui_stops_the_flow(environment, checkout):
     write_graph(LONG)
     flow = start(environment)

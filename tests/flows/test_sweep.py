@@ -47,6 +47,7 @@ def test_a_multirun_keeps_every_study_and_names_each_that_failed(sweep, tmp_path
     assert "params.yaml is now this study's" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_single_study_with_a_bad_override_runs_nothing(sweep, tmp_path):
     done = sweep("+rft.lrr=1")
     assert done.returncode == 1
