@@ -71,10 +71,12 @@ def _ray(cluster: Cluster) -> TaskRunner:
     import ray  # noqa: F401  (prefect_ray imports without it)
     from prefect_ray import RayTaskRunner
 
+    # Ray hides every GPU from a task that asked Ray for none: ours are leased in tasks.locks. And it kills the children
+    # of a worker that ends, but not theirs: tasks/supervise.py, before that has stopped its stage
     variables = {
         "PYTHONPATH": str(CODE),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # hides the GPUs, which tasks.locks leases
-        "RAY_kill_child_processes_on_worker_exit": "0",  # kills tasks/supervise.py, which is to end the stage below it
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_kill_child_processes_on_worker_exit": "0",
     }
     settings = {"runtime_env": {"env_vars": variables}}
     if not cluster.address:
