@@ -32,8 +32,8 @@ GOES_ON = re.compile(  # but for '7 five-dollar bills', '7 quarters', '7 half do
     r"\b(?:halves|thirds|fourths|(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths)\b|^(?:half|third)$|"
     rf"(?!^)\b(?:half|quarters?|third)\b|\b(?:and|times|to)\s(?:an?\s)?(?:{'|'.join(SCALES)})s?\b"
 )
-# 1,234, India's 1,00,000, or 1234; never 1,2,3
-DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]{1,2}(?:,[0-9]{2}(?![0-9]))++,[0-9]{3}|[0-9]++)"
+# 1,234, India's 1,00,000, or 1234; never 1,2,3. Atomic, not possessive: that is wrong before Python 3.11.5
+DIGITS = r"(?:[0-9]{1,3}(?>(?:,[0-9]{3})+)|[0-9]{1,2}(?>(?:,[0-9]{2}(?![0-9]))+),[0-9]{3}|[0-9]++)"
 CURRENCY = (  # MathQA's readers have cut 's . 180' from 'rs . 180'
     r"(?:(?:US|rs\s?\.?)?\s?\\?[$\u20ac\u00a3\u00a5\u20b9]|US\$|rs\b\s?\.?|s\s?\.|USD|EUR|GBP|INR)"
 )

@@ -14,8 +14,8 @@ from tasks.data.records import Box
 from tasks.graders.frame import Failure, Malformed, frame, unframe
 from tasks.graders.units import THOUSANDTHS, Sides, to_thousandths, whole
 
-NUMBER = r"\s*+([-+]?[0-9]++(?:\.[0-9]++)?+)\s*+"  # possessive: no backtracking, so linear
-CORNERS = rf"\({NUMBER},{NUMBER}\)\s*+(?:,\s*+)?+\({NUMBER},{NUMBER}\)"
+NUMBER = r"\s*+([-+]?[0-9]++(?>(?:\.[0-9]++)?))\s*+"  # possessive or atomic (see tasks.graders.units), so linear
+CORNERS = rf"\({NUMBER},{NUMBER}\)\s*+(?>(?:,\s*+)?)\({NUMBER},{NUMBER}\)"
 LIST = rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]"
 BOX = re.compile(f"{CORNERS}|{LIST}", re.ASCII)
 

@@ -21,7 +21,7 @@ from tasks.graders.labels import CHOICE
 Form = Literal["tags", "sentence"]
 LAST = "Therefore, the answer is:"
 MARK = re.compile(r"Therefore, the answer is:|####")
-VALUE = rf"[-+]?{DIGITS}(?:\.[0-9]++)?+"
+VALUE = rf"[-+]?{DIGITS}(?>(?:\.[0-9]++)?)"
 SIGN = r"\s?(\+|-|\*|/|//|(?<=\s)x(?=\s)|\u00d7|\u00f7)\s?"
 WITHIN = r"(?<![\w.,/*+\u00d7\u00f7^-])(?<![0-9*/+x\u00d7\u00f7^-] )"  # not within a longer expression
 BEYOND = r"(?![0-9.,]*[0-9]|\s?[-+*/x\u00d7\u00f7^%]|\s(?:and\s)?[0-9])"

@@ -11,9 +11,10 @@ from tasks.data.records import Box
 
 Sides = tuple[float, float]  # of the picture: width, height
 THOUSANDTHS: Sides = (1000, 1000)
-NUMBER = r"\s*+[-+]?[0-9]++(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+\s*+"  # possessive: linear
+# possessive, so linear; groups are atomic, since before Python 3.11.5 a possessive one keeps what it failed within
+NUMBER = r"\s*+[-+]?[0-9]++(?>(?:\.[0-9]++)?)(?>(?:[eE][-+]?[0-9]++)?)\s*+"
 BOX = re.compile(
-    rf"(?P<list>\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\])|\({NUMBER},{NUMBER}\)\s*+(?:,\s*+)?+\({NUMBER},{NUMBER}\)",
+    rf"(?P<list>\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\])|\({NUMBER},{NUMBER}\)\s*+(?>(?:,\s*+)?)\({NUMBER},{NUMBER}\)",
     re.ASCII,
 )
 DIGITS = re.compile(NUMBER.replace(r"\s*+", ""), re.ASCII)
