@@ -67,6 +67,8 @@ def task_metrics(
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
     for score in dict.fromkeys(SCORES[task] for task in tasks_of(rows)):
         found |= score([row for row in rows if SCORES[row["task"]] is score])
+    if counted := [row for row in rows if OWN.get(row["task"]) == "accuracy"]:  # one number of all, as its interval
+        found["accuracy"] = fmean(map(own_value, counted))
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
     return found | by_frequency(found.get("ap_by_category", {}), frequency)
@@ -98,15 +100,14 @@ def detection(rows: Sequence[Mapping]) -> dict:
 
 
 def classification(rows: Sequence[Mapping]) -> dict:
-    """Accuracy by the grader's `label` (canonical form and aliases), and as published, where a part of the label, or
-    the label among others, counts. `accuracy_per_class` is the mean over classes, each weighing alike.
+    """Beside the accuracy by the grader's `label` (canonical form and aliases) that as published, where a part of the
+    label, or the label among others, counts. `accuracy_per_class` is the mean over classes, each weighing alike.
     """
     by_class = defaultdict(list)
     for row in rows:
         by_class[canonical(row["gold_label"])].append(row["sub_rewards"]["label"])
     means = {label: fmean(values) for label, values in sorted(by_class.items())}
     return {
-        "accuracy": fmean(map(own_value, rows)),
         "accuracy_lenient": fmean(
             row["label"] is not None and lenient(row["label"], row["gold_label"]) for row in rows
         ),
@@ -159,16 +160,15 @@ def masks(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def answers(rows: Sequence[Mapping]) -> dict:
-    """Maths and programs: the share of right numbers and letters; a partial reward does not count. With samples
-    (`grade.samples`) the share of right majorities too, and {k: pass@k} for k = 1, 2, 4, ...
+    """Maths and programs, with samples (`grade.samples`): beside the accuracy (a partial reward does not count) the
+    share of right majorities, and {k: pass@k} for k = 1, 2, 4, ...
     """
-    found: dict = {"accuracy": fmean(map(own_value, rows))}
     if not rows[0].get("right"):
-        return found
+        return {}
     num = len(rows[0]["right"])
     ks = [2**power for power in range(num.bit_length())]
     passed = {k: fmean(pass_at_k(num, sum(row["right"]), k) for row in rows) for k in ks}
-    return {**found, "vote": fmean(row["vote_right"] for row in rows), "pass_at_k": passed}
+    return {"vote": fmean(row["vote_right"] for row in rows), "pass_at_k": passed}
 
 
 def ranking(rows: Sequence[Mapping]) -> dict[str, float]:

@@ -82,6 +82,12 @@ def test_accuracy_counts_right_answers_of_chains_and_programs_and_no_partial_rew
     assert task_metrics(rows) == {"answer": pytest.approx(0.525), "format": 1.0, "accuracy": 0.5}
 
 
+def test_the_accuracy_of_a_set_of_labels_and_numbers_is_over_both():
+    rows = [classified("a", "a"), classified("a", "b"), classified("a", "b"), words("maths", 1.0)]
+    for order in (rows, rows[::-1]):
+        assert task_metrics(order)["accuracy"] == 0.5
+
+
 def test_top_1_top_5_and_top_max_by_hand():
     rows = [words("ranking", 0.0, rank=rank) for rank in (1, 2, 5, 6, 10, None, None, 1)]
     metrics = task_metrics(rows)
