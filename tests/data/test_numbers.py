@@ -1,10 +1,16 @@
 """What is a number, and what hedges, goes on in words or lists several; tests/graders/test_maths.py has the rewards."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tasks
 from tasks.data.numbers import Quantity, parse_number
+
+POSSESSIVE_GROUP = re.compile(r"\)[+*?}]\+")
 
 
 @pytest.mark.parametrize(
@@ -96,3 +102,10 @@ def test_a_number_is_read_back_from_any_spelling(number, form):
 )
 def test_a_fraction_is_read_from_its_sign_and_from_latex(text, value):
     assert parse_number(text) == Quantity(value)
+
+
+def test_no_pattern_has_a_possessive_group():
+    """Before Python 3.11.5 one keeps what it failed within (gh-106052), and rewards would depend on a patch release."""
+    assert POSSESSIVE_GROUP.search(r"(?:,[0-9]{3})++")
+    files = Path(tasks.__file__).parent.rglob("*.py")
+    assert [path for path in files if POSSESSIVE_GROUP.search(path.read_text(encoding="utf-8"))] == []
