@@ -6,7 +6,6 @@ Losing MLflow loses nothing: this command brings it back. Run twice, it changes 
 """
 
 import argparse
-import csv
 import itertools
 import json
 from io import BytesIO
@@ -41,11 +40,9 @@ def pictures(predictions: Path, pool: Path, policy: str) -> dict[str, Image.Imag
 
 
 def results(
-    grade: Path, policy: Path | None, pool: Path, model: str, *, scores: str = "", reranked: bool = False
+    grade: Path, policy: Path | None, pool: Path, model: str, *, card: Path | None = None, reranked: bool = False
 ) -> tracking.Results:
-    """What the folders of a grade and of its policy hold. The base has no policy folder, hence no curves. `scores` ends
-    the card that the registry gets: the folder's own is of the stage that trained it, before there was a test.
-    """
+    """What the folders of a grade and of its policy hold, and `card`; the base has neither of the latter two."""
     metrics = json.loads((grade / "metrics.json").read_text(encoding="utf-8"))
     if reranked:
         metrics["rerank"] = json.loads((grade / "rerank.json").read_text(encoding="utf-8"))["rerank"]
@@ -64,7 +61,7 @@ def results(
         pictures=pictures(grade / "predictions.jsonl", pool, metrics["policy"]),
         predictions=grade / "predictions.jsonl",
         model=model,
-        card=ModelCard.load(policy / "README.md").text.strip() + scores if policy else None,
+        card=ModelCard.load(card).text.strip() if card else None,
         weights_hash=tracking.data_hash(*sorted(policy.glob("*.safetensors"))) if policy else None,
     )
 
@@ -112,61 +109,20 @@ def reported(params: Params, pool: Path, grades: Path, report: Path) -> tracking
     return tracking.Reported(params.study, params.model_dump(), report, said, rows, answers(params, pool, grades))
 
 
-def _table(report: Path) -> list[dict[str, str]]:
-    with (report / "results.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _scores(params: Params, row: dict[str, str]) -> str:
-    """The end of a model card: what the report says of this policy at this k. `row` is of results.csv."""
-    columns = [column for column in row if row.get(f"{column}_low")]
-    lines = [
-        f"| {_heading(c)} | {_digits(row, c)} | {_digits(row, f'{c}_low')} to {_digits(row, f'{c}_high')} |"
-        for c in columns
-    ]
-    seeds = int(row["num_seeds"])
-    covered = (
-        f"{seeds} training seeds and the choice of test questions"
-        if seeds > 1
-        else "the choice of test questions alone"
-    )
-    verdict = f"\n\nAgainst SFT: {row['verdict']}." if row.get("verdict") else ""
-    verdict += f" Not a fair comparison. {row['unfair']}" if row.get("unfair") else ""
-    return (
-        f"\n\n## Scores on test\n\nOf all seeds of this policy at k = {row['k']}; the intervals cover {covered}.\n\n"
-        f"| | mean | {100 * params.report.confidence:g}% interval |\n| --- | --- | --- |\n"
-        + "\n".join(lines)
-        + verdict
-        + "\n\nThey hold for questions like those of this test set, with this prompt, and for no other."
-    )
-
-
-def _heading(column: str) -> str:
-    """'against_sft_ap50' -> 'ap50 minus SFT's'."""
-    if not column.startswith("against_sft"):
-        return column
-    return f"{column.removeprefix('against_sft').removeprefix('_') or 'reward'} minus SFT's"
-
-
-def _digits(row: dict[str, str], column: str) -> str:
-    return f"{float(row[column]):{'+' if column.startswith('against_sft') else ''}.3f}"
-
-
 def publish(params: Params, pool: Path, slices: Path, policies: Path, grades: Path, report: Path) -> list[str]:
     """Publish the study, the base and every point of the grid; the ids of the runs of the last two."""
     grid = params.grid
     tracking.publish_study(reported(params, pool, grades, report))
     records = [pool / "train.jsonl", pool / "test.jsonl"]  # they hold the pixel hashes, the slice's questions do not
     points = [("base", None, None), *itertools.product(grid.policy, grid.k, grid.seed)]
-    found = {(row["policy"], row["k"]): row for row in _table(report)}
     runs = []
     for policy, k, seed in points:
         files = records[1:] if k is None else [*records, slices / f"{k}-{seed}" / "train.jsonl"]
         point = tracking.Point(params.study, policy, k, seed, params.model_dump(), tracking.data_hash(*files))
         folder = None if k is None else policies / point.name
         model = str(folder) if folder else params.model.path
-        scores = "" if k is None else _scores(params, found[policy, str(k)])
-        shown = results(grades / point.name, folder, pool, model, scores=scores, reranked=policy in grid.rerank)
+        card = report / "cards" / f"{point.name}.md" if folder else None
+        shown = results(grades / point.name, folder, pool, model, card=card, reranked=policy in grid.rerank)
         runs.append(tracking.publish(point, shown))
     return runs
 

@@ -3,7 +3,8 @@
     python -m tasks.report --grades grades --policies policies --pool data/pool --out report
 
 report.html (self-contained), report.md with figures/*.png (and *.pdf for papers), results.csv and results.tex,
-metrics.json (for `dvc metrics`) and statistics.json (every interval and p-value), summary.txt (a terminal).
+metrics.json (for `dvc metrics`) and statistics.json (every interval and p-value), summary.txt (a terminal);
+cards/*.md, the card of each trained folder with its scores on test, to share the folder with.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 
 from tasks.params import Params, load_params
-from tasks.reporting import cases, figures, page, pictures, tables
+from tasks.reporting import card, cases, figures, page, pictures, tables
 from tasks.reporting.compare import Comparison, as_metrics, as_statistics, compare
 from tasks.reporting.page import Cell, Panels, Plot
 from tasks.reporting.selection import Outcome, select
@@ -28,7 +29,7 @@ NUM_IN_MARKDOWN = 2  # cases of each outcome, at the largest k
 def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) -> dict:
     """Write the report of the grid's grades under `out`; returns the content of its metrics.json.
 
-    `StudyError` (a ValueError) names a grade or policy that is missing or broken.
+    `StudyError` (a ValueError) names a grade, policy or card that is missing or broken.
     """
     study = read_study(params.grid, grades, policies)
     comparisons = compare(study, params.report)
@@ -55,6 +56,8 @@ def report(params: Params, grades: Path, policies: Path, pool: Path, out: Path) 
         + f"\n\n{out / 'report.html'}\n",
     }
     _write_figures(out, {file: figure for file, (_, figure) in drawn.items()}, [c for _, some in cells for c in some])
+    _make_empty(out / "cards")
+    texts |= {f"cards/{point}.md": text for point, text in card.cards(params, table, policies).items()}
     for file, text in texts.items():
         (out / file).write_text(text, encoding="utf-8")
     return metrics
@@ -117,15 +120,19 @@ def _cells(outcome: Outcome, params: Params, pool: Path) -> list[Cell]:
 
 
 def _write_figures(out: Path, drawn: dict[str, Figure], cells: list[Cell]) -> None:
-    """In the place of those of an earlier report."""
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (out / "figures").iterdir():
-        old.unlink()
+    _make_empty(out / "figures")
     for file, figure in drawn.items():
         for form in ("png", "pdf"):
             (out / "figures" / f"{file}.{form}").write_bytes(figures.save(figure, form))
     for cell in cells:
         (out / cell.file).write_bytes(cell.png)
+
+
+def _make_empty(folder: Path) -> None:
+    """Without the files of an earlier report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
 
 
 def main() -> None:

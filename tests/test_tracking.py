@@ -19,12 +19,6 @@ from tasks.publish import publish
 from tasks.reporting.theme import LIGHT
 
 ROOT = Path(__file__).resolve().parent.parent
-AGAINST = "against_sft,against_sft_low,against_sft_high,verdict,unfair"
-RESULTS = f"""k,policy,num_seeds,reward,reward_low,reward_high,ap,ap_low,ap_high,{AGAINST}
-1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,,
-1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,,
-1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better,SFT and GRPO differ.
-"""
 STARTS = """
 import sys, time
 from tasks import tracking
@@ -86,13 +80,13 @@ def study(workplace, params):
             history["steps"] = [{"step": s, "reward": s / 100, "kl": float("nan")} for s in (10, 20)]
             history["val"] = [{"step": 0, "reward": 0.4}]
             (policies / name / "history.json").write_text(json.dumps(history))
-            (policies / name / "README.md").write_text(f"---\nlicense: mit\n---\n# The card of {name}\n")
+            (report / "cards").mkdir(parents=True, exist_ok=True)
+            (report / "cards" / f"{name}.md").write_text(f"---\nlicense: mit\n---\n# The card of {name}\n")
             (policies / name / "model.safetensors").write_text(f"weights of {name}")
     (report / "figures").mkdir(parents=True)
     (report / "figures" / "score_over_k.png").write_bytes(b"a figure")
     (report / "report.html").write_text("the page")
     (report / "summary.txt").write_text("At k = 1, GRPO is better.\n\na table\n")
-    (report / "results.csv").write_text(RESULTS)
     told = {"interval": {"estimate": 0.25, "low": 0.1, "high": 0.4}, "p_holm": 0.01, "verdict": "better"}
     told = {"scores": {"sft": {"reward": {"estimate": 0.5, "low": 0.4}}}, "differences": {"grpo-sft": told}}
     (report / "statistics.json").write_text(json.dumps({"k=1": told}))
@@ -262,18 +256,10 @@ def test_each_policy_is_registered_with_its_card_by_where_it_lies(study):
     assert not any(b"weights of" in path.read_bytes() for path in kept)
 
 
-def test_the_registered_card_ends_with_the_scores_and_the_one_on_disk_is_left(study):
+def test_the_registered_card_is_the_reports(study):
     publish(*study)
     (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.grpo-1-0'")
-    assert version.description.startswith("# The card of grpo-1-0\n\n## Scores on test")
-    assert "| reward | 0.750 | 0.700 to 0.800 |" in version.description
-    assert "| reward minus SFT's | +0.250 | +0.100 to +0.400 |" in version.description
-    assert "| ap | 0.500 | 0.400 to 0.600 |" in version.description
-    assert "Against SFT: better. Not a fair comparison. SFT and GRPO differ." in version.description
-    assert "the choice of test questions alone" in version.description  # one seed
-    (version,) = tracking.init("digits")[0].search_model_versions("name = 'digits.sft-1-0'")
-    assert "Against SFT" not in version.description and "minus SFT" not in version.description
-    assert "Scores" not in (study[3] / "grpo-1-0" / "README.md").read_text()
+    assert version.description == "# The card of grpo-1-0"
 
 
 def test_new_weights_are_a_new_version_in_the_place_of_the_old(study):

@@ -1,7 +1,7 @@
 """The model card of a trained folder, its README.md: what it was made from, what it cost, how it is loaded.
 
 The front matter is the Hub's (https://huggingface.co/docs/hub/model-cards). No test score is known when a policy has
-been trained; the card says where they will stand, and `tasks.publish` adds them to that of the registry.
+been trained; the card says where they will stand: `tasks.report` writes it again with them.
 """
 
 from pathlib import Path
@@ -31,8 +31,8 @@ under the params.yaml whose sections `model` and `prompt` stand in history.json.
 | --- | --- |
 {numbers}
 
-Val chose the checkpoint, so its reward flatters. Scores on test, with intervals and beside the other policies, are made
-later: report/report.md of the study, and the end of this card in MLflow's model registry.
+Val chose the checkpoint, so its reward flatters. Scores on test, with intervals and against SFT, end the same card in
+report/cards/{policy}-{k}-{seed}.md of the study, and in MLflow's model registry.
 
 ## Use
 

@@ -138,6 +138,7 @@ def write_history(folder: Path, params: Params, policy: str, k: int, seed: int) 
     history |= {name: getattr(params, name).model_dump() for name in ("model", "prompt")}
     folder.mkdir(parents=True)
     (folder / "history.json").write_text(json.dumps({**history, "num_labelled": 10 * k, "steps": steps, "val": val}))
+    (folder / "README.md").write_text(f"---\nlicense: mit\n---\n# The card of {folder.name}\n")
 
 
 def write_study(root: Path, params: Params, num_pictures: int = 24, task: str = "detection") -> Workplace:
