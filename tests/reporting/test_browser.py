@@ -20,6 +20,7 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 CASES = ".case:visible"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PAPER = {"width": 688, "height": 1016}  # A4 within the page's margins of 14 mm, in CSS pixels
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,15 @@ def test_it_prints_the_first_cases_on_a_few_pages(open_page):
     assert not page.locator(".filters").is_visible() and len(of(page, "k")) == 12
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= pdf.count(b"/Type /Page\n") <= 10
+
+
+def test_the_tables_of_three_tasks_and_two_algorithms_fit_on_paper(open_page, tmp_path):
+    params = make_params(k=(1, 4), seed=(0, 1, 2), num_pictures=2, algorithms=("grpo", "ppo"))
+    work = write_study(tmp_path, params, num_pictures=8, task="all")
+    stage.report(**vars(work))
+    page = open_page(viewport=PAPER, address=(work.out / "report.html").as_uri())
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER["width"]
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
