@@ -1,18 +1,28 @@
 """A trained folder's card with its scores: what was there before them is left, and the numbers are the report's."""
 
 import csv
+import io
 
+import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
 from tasks import report as stage
+from tasks.reporting.card import cards
 from tasks.reporting.study import StudyError
 from tests.reporting.fake_study import make_params, write_study
+
+AGAINST = "against_sft,against_sft_low,against_sft_high,verdict,unfair"
+RESULTS = f"""k,policy,num_seeds,reward,reward_low,reward_high,ap,ap_low,ap_high,{AGAINST}
+1,base,1,0.4,0.3,0.5,0.3,0.2,0.4,,,,,
+1,sft,1,0.5,0.4,0.6,0.4,0.3,0.5,,,,,
+1,grpo,1,0.75,0.7,0.8,0.5,0.4,0.6,0.25,0.1,0.4,better,SFT and GRPO differ.
+"""
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Other LoRA weights for RFT than for SFT are no fair comparison; the figures are not looked at."""
+    """The folder of a report of one k and three seeds."""
     work = write_study(tmp_path_factory.mktemp("study"), make_params(k=(1,), seed=(0, 1, 2), num_pictures=2), 6)
     stage.report(**vars(work))
     return work
@@ -44,6 +54,20 @@ def test_the_numbers_are_those_of_the_table(work):
         assert f"| {heading} | {mean} | {low} to {high} |" in found
     assert f"Against SFT: {row['verdict']}." in found
     assert any("3 training seeds and the choice of test questions" in line for line in found)
+
+
+def test_a_card_by_hand(work):
+    params = make_params(k=(1,), seed=(0,))
+    found = cards(params, pd.read_csv(io.StringIO(RESULTS)), work.policies)
+    assert set(found) == {"sft-1-0", "grpo-1-0"}
+    text = found["grpo-1-0"]
+    assert text.startswith("---\nlicense: mit\n---\n# The card of grpo-1-0\n\n## Scores on test")
+    assert "| reward | 0.750 | 0.700 to 0.800 |" in text
+    assert "| reward minus SFT's | +0.250 | +0.100 to +0.400 |" in text
+    assert "| ap | 0.500 | 0.400 to 0.600 |" in text
+    assert "Against SFT: better. Not a fair comparison. SFT and GRPO differ." in text
+    assert "the choice of test questions alone" in text  # one seed
+    assert "Against SFT" not in found["sft-1-0"] and "minus SFT" not in found["sft-1-0"]
 
 
 def test_sft_is_not_compared_with_itself(work):
