@@ -276,13 +276,13 @@ def _problem_fault(problem: Problem) -> str | None:
     """Why nobody could be graded against the answer, or taught a chain; None for a good problem."""
     if problem.task == "job":
         return None  # its reader has checked the turns, and nothing else is known of what is right
-    if fault := text_fault(problem.answer):
+    if fault := text_fault(problem.answer, "answer"):
         return fault
     if problem.task != "ranking" and not (LETTER.fullmatch(problem.answer) or parse_number(problem.answer)):
         return f"answer is neither one number nor a letter: {short(problem.answer)}"
     for chain in problem.chains:
-        if fault := text_fault(chain):
-            return f"bad chain: {fault}"
+        if fault := text_fault(chain, "chain"):
+            return fault
         if found := TAG.search(chain):
             return f"chain holds the tag {found.group()}: {short(chain)}"
     return None
@@ -292,7 +292,7 @@ def look_at_words(problem: Problem) -> Look | str:
     """What a picture's look is, for a problem: without sides, known by its words. A job's row is known by all of it,
     since case may be what is asked about, and its item is what it is graded with. Or why there is none.
     """
-    if fault := text_fault(problem.text) or _problem_fault(problem):
+    if fault := text_fault(problem.text, "question") or _problem_fault(problem):
         return fault
     known_by = json_hash([problem.turns, problem.item]) if problem.task == "job" else text_hash(problem.text)
     return Look(0, 0, known_by, near_hash=0, as_is=True, suffix="")

@@ -123,11 +123,12 @@ def _number_score(rubric: AnswerReward, stated: Quantity, gold: str) -> float:
 
 
 def same_answer(one: str, other: str, rubric: AnswerReward) -> bool:
-    """Whether two stated answers are one: numbers within the tolerances, letters strictly."""
+    """Whether two stated answers are one: numbers within the tolerances of either, letters strictly."""
     first, second = parse_number(one), parse_number(other)
     if first is None or second is None:
         return is_choice(one) and is_choice(other) and bool(choice_reward(one, other))
-    return same_number(first, second, rubric.absolute_tolerance, rubric.relative_tolerance)
+    tolerances = rubric.absolute_tolerance, rubric.relative_tolerance
+    return same_number(first, second, *tolerances) or same_number(second, first, *tolerances)
 
 
 def _maths(rubric: MathsReward, thinking: bool) -> Judge:

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.data.numbers import DIGITS, Quantity, parse_number
+from tasks.data.numbers import DIGITS, LEAST_DIGITS, Quantity, parse_number
 from tasks.graders.frame import MAX_CHARACTERS, Failure, Malformed, frame, unframe
 from tasks.graders.labels import CHOICE
 
@@ -23,10 +23,10 @@ LAST = "Therefore, the answer is:"
 MARK = re.compile(r"Therefore, the answer is:|####")
 VALUE = rf"[-+]?{DIGITS}(?>(?:\.[0-9]++)?)"
 SIGN = r"\s?(\+|-|\*|/|//|(?<=\s)x(?=\s)|\u00d7|\u00f7)\s?"
-WITHIN = r"(?<![\w.,/*+\u00d7\u00f7^-])(?<![0-9*/+x\u00d7\u00f7^-] )"  # not within a longer expression
-BEYOND = r"(?![0-9.,]*[0-9]|\s?[-+*/x\u00d7\u00f7^%]|\s(?:and\s)?[0-9])"
+WITHIN = r"(?<![\w.,:/*+\u00d7\u00f7^-])(?<![0-9*/+x\u00d7\u00f7^-] )(?<![0-9], )"  # not within a longer expression
+BEYOND = r"(?![0-9.,:]*[0-9]|\s?[-+*/x\u00d7\u00f7^%]|\s(?:and\s)?[0-9])"
 EQUATION = re.compile(rf"{WITHIN}({VALUE}){SIGN}({VALUE})\s?=\s?\$?({VALUE}){BEYOND}", re.ASCII)
-ROUNDING = 0.01  # an equation of a chain may be rounded: 10 / 3 = 3.33
+ROUNDING = 0.01  # an equation of a chain may be rounded more coarsely than it is written: 0.333 * 3 = 1
 SLIP = 1e-9  # in units of the last decimal: 0.125 - 0.12 is a little more than 0.005
 
 
@@ -71,7 +71,10 @@ def same_number(stated: Quantity, gold: Quantity, absolute: float, relative: flo
     """Within `absolute` of a whole gold number, which is counted; within the share `relative` of any other, which is
     measured. An absolute tolerance alone, as ReFT's 0.01, takes 0.03 for 0.036 and refuses 48,680.8 for 48,680.77.
     What is measured is met too where one of the two is the other, rounded; but by nothing else where `relative` is 0.
+    Of two percentages one is not taken for a share: 0.5% is not 50%.
     """
+    if stated.percent and gold.percent:
+        return _near(stated, gold, absolute, relative)
     return any(_near(s, g, absolute, relative) for s in stated.readings for g in gold.readings)
 
 
@@ -116,14 +119,21 @@ def _rounds(one: Quantity, to: Quantity) -> bool:
     """Whether `to` is `one`, rounded to the decimals that it is written with: what has fewer would have to be equal. A
     tie may go either way: half up, half to even, or as floats have it (Python's 24.095 is 24.09).
     """
-    return to.decimals is not None and abs(one.value - to.value) <= (0.5 + SLIP) * 10.0**-to.decimals
+    return to.decimals is not None and abs(one.value - to.value) <= _unit(to.decimals)
+
+
+def _unit(decimals: int) -> float:
+    """How far a number may lie from its rounding to so many decimals: half a unit of the last."""
+    return (0.5 + SLIP) * 10.0**-decimals
 
 
 def _holds(left: str, sign: str, right: str, result: str) -> bool:
     a, b, c = (float(text.replace(",", "")) for text in (left, right, result))
     if sign in ("/", "//", "\u00f7"):
         exact = a / b if b else math.nan
-        return (sign == "//" and b != 0 and c == a // b) or abs(exact - c) <= ROUNDING
+        fine = sum(map(str.isdigit, result)) >= LEAST_DIGITS
+        apart = _unit(len(result.partition(".")[2])) if fine else ROUNDING  # 200 / 3 = 66.7; but 10 / 3 = 3 is wrong
+        return (sign == "//" and b != 0 and c == a // b) or abs(exact - c) <= max(apart, ROUNDING)
     exact = {"+": a + b, "-": a - b}.get(sign, a * b)
     return abs(exact - c) <= ROUNDING
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tasks.data.numbers import Quantity, plain
+from tasks.data.numbers import Quantity, parse_number, plain
 from tasks.graders.frame import Failure, Malformed, frame, unframe
 from tasks.graders.labels import CHOICE
 from tasks.graders.sandbox import WORKERS, Limits, Ran, Sandbox
@@ -87,7 +87,7 @@ def read_result(ran: Ran) -> Result:
         return Result(letter=value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST:  # NaN too
         return Result(failure=Failure.BAD_RESULT)
-    return Result(quantity=Quantity(float(value)))
+    return Result(quantity=parse_number(plain(float(value))))  # a program may round: 3.33 has two decimals
 
 
 def _failure(ended: Ended) -> Failure:

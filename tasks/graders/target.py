@@ -58,20 +58,20 @@ def targets(
     question: Question, sides: Sides = THOUSANDTHS, form: Form = "tags", template: str | None = None,
     thinking: bool = True,
 ) -> list[str]:  # fmt: skip
-    """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts; none
-    for a program that nobody wrote, nor for a row of a job without a `template` (`reward.job.target`) or without what
-    that names.
+    """The completions that state the gold answer of any question, with confidence 1: one for each of its thoughts, of
+    equal chains one; none for a program that nobody wrote, nor for a row of a job without a `template`
+    (`reward.job.target`) or without what that names.
 
     Boxes and the corners of the thoughts are in whole units of which the picture has `sides`; `form` is that of
     `reward.maths`. Without `thinking` a picture has one target, the bare answer. Raises ValueError for a gold answer
     that the question's parser could not read back.
     """
     if question.task == "maths":
-        return [format_maths(_gold(question), thought, form) for thought in question.thoughts]
+        return list(dict.fromkeys(format_maths(_gold(question), thought, form) for thought in question.thoughts))
     if question.task == "job":
         return _of_job(question, template)
     if question.task == "program":
-        return [format_program(thought) for thought in question.thoughts if thought]
+        return list(dict.fromkeys(format_program(thought) for thought in question.thoughts if thought))
     if not thinking:
         return [TARGETS[question.task](question, None, sides)]
     return [TARGETS[question.task](question, corners(thought, sides), sides) for thought in question.thoughts]

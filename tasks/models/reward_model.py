@@ -16,7 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import PreTrainedModel
 
 from tasks.data.records import Question
-from tasks.graders.batch import grade_all
+from tasks.graders.batch import grade_all, stop_if_invalid
 from tasks.models.adapters import without_adapter
 from tasks.models.generate import answer, encode
 from tasks.models.precision import computing, precision
@@ -38,7 +38,9 @@ class Chain:
 
 
 def sample_chains(job: Job, model: PreTrainedModel, questions: Sequence[Question], num: int) -> list[Chain]:
-    """`num` samples of the model to each question, those of the same words once, graded by the job's grader."""
+    """`num` samples of the model to each question, those of the same words once, graded by the job's grader; without
+    those that cannot be graded. `InvalidRewards` where these are many.
+    """
     params = job.params
     texts = answer(
         model, job.processor, params.prompt, questions, job.pool, params.grade.batch_size, params.grade.max_new_tokens,
@@ -47,7 +49,9 @@ def sample_chains(job: Job, model: PreTrainedModel, questions: Sequence[Question
     asked = [question for question in questions for _ in range(num)]
     pairs = list(dict.fromkeys(zip(asked, texts, strict=True)))
     grades = grade_all(job.grader, [text for _, text in pairs], [question for question, _ in pairs])
-    return [Chain(*pair, grade.sub_rewards["answer"] == 1) for pair, grade in zip(pairs, grades, strict=True)]
+    stop_if_invalid(job.grader, [grade.invalid for grade in grades if grade.invalid], len(grades))
+    graded = [(pair, grade) for pair, grade in zip(pairs, grades, strict=True) if not grade.invalid]
+    return [Chain(*pair, grade.sub_rewards["answer"] == 1) for pair, grade in graded]
 
 
 class RewardModel:

@@ -5,9 +5,9 @@ offline_st  what it began with samples `samples` answers to each train question;
 online_st   every step samples from the policy as it is, and takes one supervised step on the right answers and the gold
             ones. No KL, no wrong answers, no baseline.
 
-What is right, `tasks.rl.rewards.is_right` says: the answer, not what form and length earn beside it. Deviations: ReFT
-trains offline_st from the base model; both take `rft.steps` steps here. The loss of online_st is at the sampling
-temperature, as that of every algorithm of the engine kshot.
+What is right, `tasks.rl.rewards.is_right` says: the answer, not what form and length earn beside it; online_st leaves
+out what was cut off after it. Deviations: ReFT trains offline_st from the base model; both take `rft.steps` steps here.
+The loss of online_st is at the sampling temperature, as that of every algorithm of the engine kshot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def right_samples(job: Job, model: PreTrainedModel) -> list[Pair]:
     found, pairs = processes.gather(list(zip(texts, grade(job.grader, texts, asked)[1], strict=True))), []
     for n, question in enumerate(job.train):
         right = [text for text, is_right in found[n * num : (n + 1) * num] if is_right]
-        kept = different(right, job.coordinates.write(question), params.rft.self_training.most_chains)
+        kept = different(right, gold_texts(job, question), params.rft.self_training.most_chains)
         pairs += [(question, text) for text in kept]
     return pairs
 
@@ -119,10 +119,15 @@ def gold_tokens(job: Job) -> dict[tuple[int, ...], list[torch.Tensor]]:
     found: dict[tuple[int, ...], list[torch.Tensor]] = {}
     for question in job.train:
         prompt = encode(job.processor, job.params.prompt, [question], job.pool)["input_ids"][0]
-        texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in job.coordinates.write(question)]
+        texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in gold_texts(job, question)]
         answers = [torch.tensor([*ids, tokenizer.eos_token_id], device=device) for ids in texts]
         found.setdefault(tuple(prompt.tolist()), []).extend(answers)
     return found
+
+
+def gold_texts(job: Job, question: Question) -> list[str]:
+    """The gold answers as SFT teaches them: Qwen3's chat template writes thinking in a way of its own."""
+    return [preflight.taught(job, question, text) for text in job.coordinates.write(question)]
 
 
 def _form(text: str) -> str:

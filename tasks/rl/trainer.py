@@ -223,6 +223,7 @@ class Trainer:
         if "num_graded" in metrics:
             metrics["reasoning_tokens"] = self.job.reasoning_tokens(processes.gather(texts))
         rewards, right = (torch.tensor(values).view(len(prompts), each) for values in (rewards, right))
+        right &= rollout.ended.view_as(right).to(right.device)  # to imitate what was cut off teaches rambling
         groups = []
         for n, prompt in enumerate(prompts):
             own = slice(n * each, (n + 1) * each)

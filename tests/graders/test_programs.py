@@ -54,6 +54,13 @@ def test_a_result_is_compared_like_a_number(returns, value, text):
     assert (got.reward, got.failure, got.label) == (1.0, None, text)
 
 
+def test_a_program_may_round_as_text_may(returns):
+    returns(3.33)
+    assert grade(answer(GOLD), ask("3.33333")).reward == 1
+    returns(3.34)
+    assert grade(answer(GOLD), ask("3.33333")).failure == Failure.WRONG_ANSWER
+
+
 @pytest.mark.parametrize(
     "value",
     [None, True, "2", [2], {"answer": 2}, "", math.nan, math.inf, -math.inf, 10**400, 1e300, "two", "c"],
@@ -110,7 +117,7 @@ def test_what_cannot_be_read_is_not_run(monkeypatch, completion, failure):
 
 
 def test_the_targets_are_the_programs_and_there_is_none_without():
-    assert targets(ask("2", GOLD)) == [answer(GOLD)]
+    assert targets(ask("2", GOLD, GOLD)) == [answer(GOLD)]
     assert targets(ask("2")) == []
     with pytest.raises(ValueError, match="not a readable program"):
         targets(ask("2", "x = '</answer>'"))

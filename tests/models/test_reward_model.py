@@ -7,6 +7,8 @@ import pytest
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from tasks.data.records import Question, write_jsonl
+from tasks.graders import Grade
+from tasks.graders.batch import InvalidRewards
 from tasks.models import reward_model
 from tasks.models.reward_model import Chain, RewardModel, sample_chains
 from tasks.models.training import Job
@@ -97,6 +99,17 @@ def test_chains_of_one_kind_teach_nothing(job, right):
     same = [Chain(question, "it is two", right) for question in job.train]
     with pytest.raises(ValueError, match=f"{8 * right} of 8 sampled chains are right"):
         RewardModel(job).fit(same, same, SETTINGS)
+
+
+def test_chains_that_nobody_could_grade_are_not_wrong(job, monkeypatch):
+    monkeypatch.setattr(reward_model, "answer", lambda *args, **kwargs: [f"it is {n}" for n in range(3 * 8)])
+    down, right = Grade(0.0, {"answer": 0.0}, None, invalid="sandbox: down"), Grade(1.0, {"answer": 1.0}, None)
+    grades = iter([down] + [right] * 23)
+    job.grader = lambda text, question: next(grades)
+    assert [chain.text for chain in sample_chains(job, None, job.train, 3)] == [f"it is {n}" for n in range(1, 24)]
+    job.grader = lambda text, question: down
+    with pytest.raises(InvalidRewards, match="sandbox: down"):
+        sample_chains(job, None, job.train, 3)
 
 
 def test_chains_are_labelled_by_the_grader_and_stand_once(job, monkeypatch):

@@ -71,6 +71,20 @@ def test_offline_stops_where_nobody_grades(make_job, monkeypatch):
         right_samples(job, None)
 
 
+def test_gold_answers_are_those_that_the_chat_template_makes(make_job, monkeypatch):
+    """Qwen3's writes thinking on lines of its own."""
+    job = make_job("online_st")
+    tokenizer, text = job.processor.tokenizer, "{{ part['text'] }}"
+    template = job.processor.chat_template.replace(text, "{{ part['text'] | replace('<think>', '<think> ') }}")
+    job.processor.chat_template = tokenizer.chat_template = template
+    spaced = job.coordinates.write(job.train[0])[0].replace("<think>", "<think> ")
+    learned = {tokenizer.decode(ids) for answers in gold_tokens(job).values() for ids in answers}
+    assert spaced + tokenizer.eos_token in learned
+    samples = job.params.rft.self_training.samples
+    monkeypatch.setattr("tasks.rl.self_training.answer", lambda *args, **kwargs: [spaced] * samples * len(job.train))
+    assert all(question is not job.train[0] for question, _ in right_samples(job, None))
+
+
 def test_gold_answers_are_found_by_their_prompt_and_end_their_turn(make_job):
     job = make_job("online_st")
     eos = job.processor.tokenizer.eos_token_id

@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 
 from tasks import rft
+from tasks.graders import Grade
 from tasks.graders.batch import InvalidRewards
 from tasks.models.generate import answer
 from tasks.rl.grpo import Grpo
@@ -121,6 +122,17 @@ def test_groups_left_out_count_in_the_normalisation(make_job):
     lengths = torch.cat([group.lengths for group in groups])
     torch.testing.assert_close(groups[1].tokens["weights"][0], 1 / (8 * lengths[4].float()))
     assert get_tokens(groups, "advantages")[: lengths[:4].sum()].tolist() == [0.0] * int(lengths[:4].sum())
+
+
+def test_what_was_cut_off_is_not_imitated(make_job):
+    job = make_job(max_completion_length=12)
+    trainer = Trainer(job, Grpo)
+    prompts = [trainer.prompt(0)]
+    rollout = trainer.roll_out(prompts)
+    job.grader = lambda text, question: Grade(1.0, {"iou": 1.0}, None)
+    rollout.ended[:] = torch.tensor([True, False, False, True])
+    (group,), _ = trainer.grade([0], prompts, rollout)
+    assert (group.right.tolist(), group.rewards.tolist()) == ([True, False, False, True], [1.0] * 4)
 
 
 def test_lora_trains_the_adapter_alone_and_the_reference_is_the_model_without_it(make_job):

@@ -20,6 +20,8 @@ same = partial(same_answer, rubric=MathsReward(answer=1.0, format=0.0))
         pytest.param(("7", "1,234", "$1234", "8", "1234.0"), "1,234", id="published: exact floats, so spellings part"),
         pytest.param(("0.33333", "1/3", "5"), "0.33333", id="within the tolerance"),
         pytest.param((None, None, "7"), "7", id="what cannot be read does not vote"),
+        pytest.param(("50%", "50%", "0.5%", "0.5%", "7", "7", "7"), "7", id="a hundredth is another number"),
+        pytest.param(("7", "7", "41.995", "42", "42"), "41.995", id="within the tolerance of either"),
         pytest.param(("b", "(B)", "c"), "b", id="letters"),
         pytest.param(("1e15", "True"), "1e15", id="what is neither stands alone"),
         pytest.param((None,), None, id="nobody votes"),

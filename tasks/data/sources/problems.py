@@ -53,7 +53,7 @@ def _own(row: object) -> Problem:
         raise ValueError(f"task is none of {', '.join(TASKS)}: {short(task)}")
     if not isinstance(chains, list):
         raise ValueError(f"chains is not a list: {short(chains)}")
-    if category is not None and (fault := text_fault(category)):
+    if category is not None and (fault := text_fault(category, "category")):
         raise ValueError(fault)
     answer, *others = _names(row["answer"]) if task == "ranking" else [answer_text(row["answer"])]
     return Problem(task, row["question"], answer, tuple(chains), category, others=tuple(others))
