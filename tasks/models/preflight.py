@@ -43,6 +43,7 @@ def check(job: Job, model: PreTrainedModel | PeftModel) -> None:
     if job.train[0].image is not None:
         _check_image_tokens(job, base)
     _check_padding(job)
+    _check_thinking(job)
     pairs = [(question, taught(job, question, text)) for question, text in _some(job)]
     _check_programs(job, [pair for pair in pairs if pair[0].task == "program"])
     # a job's rewards have a scale of their own
@@ -83,12 +84,7 @@ def taught(job: Job, question: Question, text: str) -> str:
     """
     path, processor, asked = job.params.model.path, job.processor, messages(job.params.prompt, question)
     said = [{"type": "text", "text": text}] if question.image is not None else text
-    try:
-        prompt = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    except ValueError as error:
-        raise PreflightError(
-            f"{path}: no chat template ({error}); take the instruction-tuned model, or add one"
-        ) from None
+    prompt = _prompt(job, question)
     whole = processor.apply_chat_template([*asked, {"role": "assistant", "content": said}], tokenize=False)
     content = asked[-1]["content"]
     words = content if isinstance(content, str) else content[-1]["text"]
@@ -105,12 +101,35 @@ def taught(job: Job, question: Question, text: str) -> str:
     return completion.partition(end)[0]
 
 
+def _prompt(job: Job, question: Question) -> str:
+    """What the model reads before it answers."""
+    asked = messages(job.params.prompt, question)
+    try:
+        return job.processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    except ValueError as error:
+        raise PreflightError(
+            f"{job.params.model.path}: no chat template ({error}); take the instruction-tuned model, or add one"
+        ) from None
+
+
 def _check_padding(job: Job) -> None:
     mask = tokenizer_of(job.processor)(["a", "a b c d"], padding=True, return_tensors="pt")["attention_mask"]
     if not mask[:, -1].all():
         raise PreflightError(
             f"{job.params.model.path}: its tokenizer pads on the right, so that answers in a batch would go on from "
             "padding; load it by tasks.models.loading.load_processor, which pads on the left"
+        )
+
+
+def _check_thinking(job: Job) -> None:
+    """Of a template that writes '<think>' itself (DeepSeek-R1's, Qwen3-Thinking's) no completion would hold it, so that
+    thinking that was cut off could not be told from an answer.
+    """
+    prompt = _prompt(job, job.train[0])
+    if prompt.rstrip().endswith("<think>"):
+        raise PreflightError(
+            f"{job.params.model.path}: its chat template opens the thinking ({prompt[-60:]!r}), which graders look for "
+            "in what the model says: take '<think>' out of its generation prompt (chat_template.jinja)"
         )
 
 

@@ -169,6 +169,14 @@ def test_a_chat_template_that_teaches_something_else_is_refused(make_job, templa
         taught(job, question, text)
 
 
+def test_a_chat_template_that_opens_the_thinking_is_refused(make_job, model):
+    job = make_job()
+    template = job.processor.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    job.processor.chat_template = job.processor.tokenizer.chat_template = template
+    with pytest.raises(PreflightError, match=r"opens the thinking .* take '<think>' out"):
+        check(job, model)
+
+
 def test_what_is_taught_is_what_the_template_makes_of_the_answer(make_job):
     job = make_job()
     question, text = job.gold_pairs()[0]
