@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from flows.compose import CONF, compose
 from tasks.jobs import Job, JobError, plan, read_job, read_rows
@@ -96,13 +98,28 @@ def import_job(job: Path, files: dict[str, Path], model: str, name: str | None, 
 
 
 def _name(body: Job, job: Path) -> str:
-    name = body.suffix or body.user_provided_suffix or job.resolve().parent.name
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-") or "job"
+    given = body.suffix or body.user_provided_suffix or job.resolve().parent.name
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", given).strip("_-") or "job"
+    return name if _is_text(name) else f"job_{name}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether YAML, OmegaConf and Hydra's command line read it as text: no number, date, yes or no, or null."""
+    read = OmegaConf.create(f"- {name}")[0], OverridesParser.create().parse_override(f"x={name}").value()
+    return yaml.safe_dump([name]) == f"- {name}\n" and all(isinstance(value, str) for value in read)
 
 
 def _option(text: str) -> str:
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits, _ and - alone")
+    return text
+
+
+def _study(text: str) -> str:
+    if not _is_text(_option(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no text to YAML or Hydra (but a number, a date, yes or no, null): give job_{text}"
+        )
     return text
 
 
@@ -113,7 +130,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--test", type=Path, help="rows to report on; without, a fifth of the training rows")
     parser.add_argument("--model", type=_option, required=True, help="an option of conf/model: tiny, qwen3_0_6b, ...")
-    parser.add_argument("--name", type=_option, help="of the study; without, the job's suffix or its folder's name")
+    parser.add_argument("--name", type=_study, help="of the study; without, the job's suffix or its folder's name")
     given = parser.parse_args(words)
     files = {"train": given.train, "validation": given.validation} | ({"test": given.test} if given.test else {})
     try:

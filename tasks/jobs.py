@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tasks.data.drafts import short
 from tasks.data.ingest import ingest
 from tasks.data.questions import rank, together
 from tasks.data.records import DataError, Problem, json_hash
 from tasks.data.sources.openai import read_openai
-from tasks.graders.jobs import json_schema
+from tasks.graders.jobs import json_schema, refuse_hopeless
 from tasks.graders.openai import Spec, parse_spec
 from tasks.graders.openai.schema import (
     LabelModel,
@@ -32,8 +33,10 @@ from tasks.graders.openai.schema import (
     SpecError,
     StringCheck,
     TextSimilarity,
+    variables,
 )
 from tasks.graders.openai.templates import Variable, parts
+from tasks.graders.openai.values import refuse_duplicates
 from tasks.params import Params
 from tasks.schema.dataset import OpenaiFiles
 from tasks.schema.job import Answered, Hyperparameters, Job, Reinforcement
@@ -63,19 +66,32 @@ class Plan:
 def read_job(path: Path) -> tuple[Job, Spec]:
     """The job of a JSON file and its grader, both whole; JobError names each key that cannot be honoured."""
     try:
-        job = Job.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
+        job = Job.model_validate(json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_duplicates))
         spec = parse_spec(job.method.reinforcement.grader, f"{path}: method.reinforcement.grader")
+        refuse_hopeless(spec, f"{path}: method.reinforcement.grader")
         json_schema(job.method.reinforcement.response_format)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {_fault(e)}" for e in error.errors()]
         raise JobError("\n".join([f"{path}: {len(lines)} key(s) that cannot be honoured", *lines])) from None
     except SpecError as error:
         raise JobError(str(error)) from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: no JSON: {error}") from None
+    except ValueError as error:
+        raise JobError(f"{path}: {error}") from None
+    except RecursionError:
+        raise JobError(f"{path}: lists and objects are nested too deep") from None
     return job, spec
+
+
+def _fault(error: ErrorDetails) -> str:
+    """What is wrong with a key, with its value where that says more."""
+    message, value = error["msg"].removeprefix("Value error, "), error["input"]
+    if error["type"] in ("extra_forbidden", "value_error") or not isinstance(value, str | int | float):
+        return message
+    return f"{message}, not {json.dumps(value, ensure_ascii=False)[:100]}"
 
 
 def read_rows(path: Path, split: str) -> tuple[list[Problem], int]:
@@ -246,19 +262,10 @@ def sft_target(spec: Spec) -> str | None:
 
 def _missing(spec: Spec, rows: dict[str, list[Problem]]) -> Iterator[str]:
     """A line for each key of the item that templates name and rows do not hold: their grades are 0."""
-    strings = _strings(spec.model_dump(exclude={"source": True, "graders": {"__all__": {"source"}}}))
-    variables = {part for text in strings for part in parts(text) if isinstance(part, Variable)}
-    keys = sorted({str(variable[1]) for variable in variables if variable[0] == "item"})
+    graders = spec.graders.values() if isinstance(spec, Multi) else [spec]
+    named = [variable for grader in graders for variable in variables(grader)]
+    keys = sorted({str(variable[1]) for variable in named if variable[0] == "item"})
     for split, problems in rows.items():
         for key in keys:
             if num := sum(key not in problem.item for problem in problems):
                 yield f"warning: {num} of {len(problems)} {split} rows lack {key!r}, which the grader names: graded 0"
-
-
-def _strings(value: object) -> Iterator[str]:
-    """Every string in a value that may be a template."""
-    if isinstance(value, str) and "{{" in value:
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _strings(inner)

@@ -18,16 +18,19 @@ from referencing import Registry
 
 from tasks.data.records import Question
 from tasks.graders.batch import MOST_INVALID, InvalidRewards
-from tasks.graders.openai import Failure, Judge, OpenAIGrade, make_batch_grader, parse_spec
+from tasks.graders.openai import Failure, Judge, OpenAIGrade, Spec, make_batch_grader, parse_spec
 from tasks.graders.openai.failures import Score
 from tasks.graders.openai.grade import BatchGrader
-from tasks.graders.openai.schema import LabelModel, Multi, Part, Python, ScoreModel, SpecError
+from tasks.graders.openai.references import check_references
+from tasks.graders.openai.schema import LabelModel, Multi, Part, Python, ScoreModel, SpecError, variables
+from tasks.graders.openai.templates import Variable
 from tasks.graders.openai.values import parse_json
 from tasks.graders.sandbox import WORKERS, Sandbox
 from tasks.params import JobReward
 
 OPEN, CLOSE = "<think>", "</think>"
 JUDGES = ScoreModel | LabelModel
+FEWEST = 4  # failures that break a grader, in steps of more: a judge may stumble over the only answer that is JSON
 DOWN = (Failure.PYTHON_GRADER_SERVER, Failure.MODEL_GRADER_SERVER)  # not the model's doing
 # May be the model's doing once, and the grader's where nearly every completion has it.
 BROKEN = (Failure.PYTHON_GRADER_RUNTIME, Failure.MODEL_GRADER_REFUSAL, Failure.MODEL_GRADER_PARSE)
@@ -54,6 +57,32 @@ def _parts(spec) -> dict[str, Part]:
     return spec.graders if isinstance(spec, Multi) else {spec.name or spec.type: spec}
 
 
+def refuse_hopeless(spec: Spec, origin: str) -> None:
+    """SpecError for a grader that would grade 0 whatever the answer: on tools or sound, or by a formula without value.
+
+    A formula may have none at some grades: log(right) while all answers are wrong is the model's to mend.
+    """
+    for name, part in _parts(spec).items():
+        if unheard := next(filter(_unheard, variables(part)), None):
+            raise SpecError(
+                f"{origin}: the grader {name!r} reads {{{{ {unheard} }}}}, and completions hold neither tool calls nor "
+                "sound here, so that it grades 0; let it read sample.output_text or sample.output_json, or remove it"
+            )
+    if isinstance(spec, Multi) and not spec.formula().ever({n: _range(part) for n, part in spec.graders.items()}):
+        raise SpecError(f"{origin}: calculate_output {spec.calculate_output!r} has no value at any grades; correct it")
+
+
+def _unheard(variable: Variable) -> bool:
+    of_choice = variable[:2] == ("sample", "choices") and not {"tool_calls", "audio"}.isdisjoint(variable)
+    return of_choice or variable[:2] in (("sample", "output_tools"), ("sample", "output_audio"))
+
+
+def _range(part: Part) -> tuple[float, float]:
+    if isinstance(part, ScoreModel):
+        return part.range[0], part.range[1]
+    return (-100.0, 100.0) if isinstance(part, Python) else (0.0, 1.0)
+
+
 def json_schema(response_format: dict | None) -> dict | None:
     """The JSON schema of a response format, None for plain text. SpecError for any other, and for a bad schema."""
     match response_format:
@@ -62,6 +91,7 @@ def json_schema(response_format: dict | None) -> dict | None:
         case {"type": "json_schema", "json_schema": {"schema": dict() as schema}}:
             try:
                 Draft202012Validator.check_schema(schema)
+                check_references(schema)
             except SchemaError as error:
                 raise SpecError(f"response_format: no JSON schema: {error.message[:200]}") from None
             return schema
@@ -77,6 +107,7 @@ class JobGrader:
     def __init__(self, reward: JobReward):
         self._reward = reward
         self._spec = parse_spec(reward.grader, "reward.job.grader")
+        refuse_hopeless(self._spec, "reward.job.grader")
         self.parts = _parts(self._spec)
         schema = json_schema(reward.response_format)
         # an empty registry: a `$ref` to the network is an error, never a request
@@ -126,9 +157,11 @@ class JobGrader:
         if self._schema is None:
             return None
         try:
-            self._schema.validate(parse_json(output))
+            self._schema.validate(parse_json(output, dict))
         except ValidationError as error:
             return f"not of the response format: {error.message[:200]}"
+        except (OverflowError, RecursionError) as error:  # a number too large to divide; a value nested too deep
+            return f"not of the response format: {error}"
         except ValueError as error:
             return f"output_text is no JSON: {error}"
         return None
@@ -158,22 +191,30 @@ def why_down(grade: OpenAIGrade) -> str | None:
 
 
 def stop_if_broken(grades: Sequence[OpenAIGrade]) -> None:
-    """`InvalidRewards` where one grader fails on nearly every completion of a step: each 0 is as documented, all of
-    them teach nothing, and nobody would hear of it. An output that is no JSON, or lacks a key, is the model's to mend.
+    """`InvalidRewards` where one grader fails on nearly every completion of a step that it was given: each 0 is as
+    documented, all of them teach nothing, and nobody would hear of it. An output that is no JSON, or lacks a key, is
+    the model's to mend, and so is a formula without a value at its grades.
     """
 
     def broken(score: Score) -> bool:
         unknown = score.failure == Failure.INVALID_VARIABLE and score.detail.startswith("{{ item")
         return unknown or score.failure in BROKEN
 
+    read = [grade for grade in grades if Failure.OTHER not in _beside(grade)]
     for name in grades[0].scores:
-        failed = [score for grade in grades if broken(score := grade.scores[name])]
-        if len(failed) > (1 - MOST_INVALID) * len(grades):
+        given = [score for grade in read if (score := grade.scores[name]).failure != Failure.SAMPLE_PARSE]
+        failed = [score for score in given if broken(score)]
+        if len(failed) >= min(FEWEST, len(grades)) and len(failed) > (1 - MOST_INVALID) * len(given):
             raise InvalidRewards(
-                f"reward.job.grader: the grader {name!r} failed on {len(failed)} of {len(grades)} completions, so that "
+                f"reward.job.grader: the grader {name!r} failed on {len(failed)} of {len(given)} completions, so that "
                 f"it grades 0 whatever the answer; the first: {failed[0].failure}, {failed[0].detail}. Correct it; one "
                 "that cannot read an answer must return 0, not raise"
             )
+
+
+def _beside(grade: OpenAIGrade) -> set[Failure]:
+    """What went wrong in the formula, or with an output that no grader read."""
+    return set(grade.failures) - {score.failure for score in grade.scores.values()}
 
 
 def job_metrics(completions: Sequence[str], grades: Sequence[OpenAIGrade]) -> dict[str, float]:
@@ -183,8 +224,7 @@ def job_metrics(completions: Sequence[str], grades: Sequence[OpenAIGrade]) -> di
     """
     found: Counter = Counter()
     for grade in grades:
-        beside = set(grade.failures) - {score.failure for score in grade.scores.values()}
-        found.update(f"beside/{kind}" for kind in beside)
+        found.update(f"beside/{kind}" for kind in _beside(grade))
         for name, score in grade.scores.items():
             found.update({f"usage/{name}/{kind}": num for kind, num in score.usage.items()})
             found.update([f"errors/{name}/{score.failure}"] if score.failure else [])

@@ -48,7 +48,7 @@ def _data(graders: Mapping[str, str], sides: Sides) -> dict:
             "graders": [_usage(name, kind, sides) for name, kind in parts.items() if kind in JUDGES],
             "samples": tokens,
         },
-        "errors": {"graders": [_errors(name, kind, sides) for name, kind in graders.items()]},
+        "errors": {"graders": [_errors(name, kind, sides, len(graders) == 1) for name, kind in graders.items()]},
         "scores": {
             "graders": [_scores(name, kind, sides) for name, kind in parts.items()],
             **{f"{side}_reward_mean": row["reward"] for side, row in sides.items() if row},
@@ -76,13 +76,15 @@ def _reasoning(row: Mapping[str, float]) -> dict[str, float]:
     return {"reasoning_tokens_mean": mean, "reasoning_tokens_count": mean * row["num_graded"]}
 
 
-def _errors(name: str, kind: str, sides: Sides) -> dict:
-    """A mean and a count of each kind; those of a multi are its formula's, and of outputs that no grader read."""
+def _errors(name: str, kind: str, sides: Sides, alone: bool) -> dict:
+    """A mean and a count of each kind; those of a multi are its formula's, and of outputs that no grader read: of the
+    only grader's where it is `alone`.
+    """
     found: dict = {"name": name, "type": kind}
-    place = "beside" if kind == "multi" else f"errors/{name}"
+    places = ["beside"] * (alone or kind == "multi") + [f"errors/{name}"] * (kind != "multi")
     for side, row in sides.items():
         for failure in (*ERRORS, *OF_TYPE.get(kind, ())) if row else ():
-            count = row.get(f"{place}/{failure}", 0)
+            count = sum(row.get(f"{place}/{failure}", 0) for place in places)
             found[f"{side}_{failure}_error_mean"] = count / row["num_graded"]
             found[f"{side}_{failure}_error_count"] = count
     return found

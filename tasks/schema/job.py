@@ -4,24 +4,48 @@ Source: POST /fine_tuning/jobs and GET /fine_tuning/jobs/{id} (developers.openai
 fine_tuning).
 """
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, WrapValidator
 
 from tasks.schema.base import Positive, Sparse
 
 Auto = Literal["auto"]
 
 
+def _allowed(words: str) -> WrapValidator:
+    """One error that says what is allowed, where a union has one of each member."""
+
+    def check(value: Any, inner: Any) -> Any:
+        try:
+            return inner(value)
+        except ValidationError:
+            raise ValueError(f"{json.dumps(value)[:100]} is neither {words} nor 'auto'") from None
+
+    return WrapValidator(check)
+
+
+def _no_integration(listed: list) -> list:
+    if listed:
+        raise ValueError("remove it; runs are shown in MLflow")
+    return listed
+
+
+Whole = Annotated[Annotated[int, Field(ge=1)] | Auto, _allowed("a whole number of 1 or more")]
+
+
 class Hyperparameters(Sparse):
     """As published, with their ranges; each but `reasoning_effort` also 'auto'."""
 
-    batch_size: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
-    n_epochs: Annotated[int, Field(ge=1, le=50)] | Auto = "auto"
-    learning_rate_multiplier: Positive | Auto = "auto"
-    compute_multiplier: Annotated[float, Field(gt=1e-5, le=10)] | Auto = "auto"
-    eval_interval: Annotated[int, Field(ge=1)] | Auto = "auto"
-    eval_samples: Annotated[int, Field(ge=1)] | Auto = "auto"
+    batch_size: Annotated[Annotated[int, Field(ge=1, le=256)] | Auto, _allowed("a whole number from 1 to 256")] = "auto"
+    n_epochs: Annotated[Annotated[int, Field(ge=1, le=50)] | Auto, _allowed("a whole number from 1 to 50")] = "auto"
+    learning_rate_multiplier: Annotated[Positive | Auto, _allowed("a number above 0")] = "auto"
+    compute_multiplier: Annotated[
+        Annotated[float, Field(gt=1e-5, le=10)] | Auto, _allowed("a number above 0.00001 and at most 10")
+    ] = "auto"
+    eval_interval: Whole = "auto"
+    eval_samples: Whole = "auto"
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
 
 
@@ -68,5 +92,5 @@ class Job(Answered):
     suffix: str | None = None
     user_provided_suffix: str | None = None  # as the answers call it
     metadata: dict[str, str] | None = None
-    integrations: Annotated[list[Any], Field(max_length=0)] | None = None  # a run is shown in MLflow
+    integrations: Annotated[list[Any], AfterValidator(_no_integration)] | None = None
     hyperparameters: None = None  # deprecated: of supervised jobs

@@ -186,11 +186,61 @@ def test_what_yaml_and_hydra_would_read_otherwise_stays_as_it_is(conf, tmp_path,
                     {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}),
             "no JSON schema",
         ),
+        (
+            changed("method.reinforcement.response_format",
+                    {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#/$defs/a"}}}),
+            "response_format: the reference '#/$defs/a' leads nowhere",
+        ),
+        (
+            changed("method.reinforcement.grader.graders.exact.input", "{{ sample.output_tools[0].function.name }}"),
+            "job.json: method.reinforcement.grader: the grader 'exact' reads {{ sample.output_tools[0].function",
+        ),
+        (
+            changed("method.reinforcement.grader.calculate_output", "number / (exact - exact)"),
+            "job.json: method.reinforcement.grader: calculate_output 'number / (exact - exact)' has no value",
+        ),
     ],
 )  # fmt: skip
 def test_a_job_that_cannot_be_honoured_is_refused_by_name(conf, tmp_path, capsys, job, named):
     before = listed(conf)
     assert run(tmp_path, job) == 2
+    assert named in capsys.readouterr().err
+    assert listed(conf) == before
+
+
+@pytest.mark.parametrize(
+    ("job", "line"),
+    [
+        (hyper(batch_size=300), "hyperparameters.batch_size: 300 is neither a whole number from 1 to 256 nor 'auto'"),
+        (hyper(n_epochs="all"), 'n_epochs: "all" is neither a whole number from 1 to 50 nor \'auto\''),
+        (hyper(compute_multiplier=0), "compute_multiplier: 0 is neither a number above 0.00001 and at most 10 nor"),
+        (hyper(learning_rate_multiplier=-1), "learning_rate_multiplier: -1 is neither a number above 0 nor 'auto'"),
+        (hyper(eval_samples={"a": 1}), 'eval_samples: {"a": 1} is neither a whole number of 1 or more nor \'auto\''),
+        (hyper(reasoning_effort="extreme"), 'reasoning_effort: Input should be \'default\', \'low\', \'medium\' or '
+         '\'high\', not "extreme"'),
+        (changed("seed", -1), "seed: Input should be greater than or equal to 0, not -1"),
+        (changed("integrations", [{"type": "wandb"}]), "  integrations: remove it; runs are shown in MLflow"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_told_once_with_what_is_allowed(conf, tmp_path, capsys, job, line):
+    assert run(tmp_path, job) == 2
+    told = capsys.readouterr().err
+    assert "1 key(s) that cannot be honoured" in told and line in told
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (json.dumps(JOB)[:-1] + ', "seed": 3}', "job.json: the key 'seed' is given twice"),
+        (json.dumps(JOB).replace('"type": "multi"', '"name": "a", "type": "multi"'), "the key 'name' is given twice"),
+        ("[" * 100_000, "job.json: lists and objects are nested too deep"),
+        ("{", "job.json: no JSON: "),
+    ],
+)
+def test_a_file_that_is_no_job_is_refused_with_its_name(conf, tmp_path, capsys, text, named):
+    before = listed(conf)
+    (tmp_path / "job.json").write_text(text)
+    assert import_openai.main([str(tmp_path / "job.json"), *FILES, "--model", "tiny"]) == 2
     assert named in capsys.readouterr().err
     assert listed(conf) == before
 
@@ -257,6 +307,37 @@ def test_rows_without_what_the_grader_names_are_told_of(conf, tmp_path, capsys):
     rows = [{"messages": [{"role": "user", "content": str(n)}], **({"answer": "1"} if n else {})} for n in range(10)]
     assert run(tmp_path, JOB, rows={"train": rows}) == 0
     assert "1 of 10 train rows lack 'answer'" in capsys.readouterr().out
+
+
+def test_braces_where_no_template_stands_are_no_variable(conf, tmp_path, capsys):
+    judge = {"type": "label_model", "name": "{{x}}", "model": "{{x}}", "labels": ["{{x}}", "b"],
+             "passing_labels": ["{{x}}"], "input": [{"role": "user", "content": "{{ item.gone }}"}]}  # fmt: skip
+    graders = {"labels": judge, "name": {**CHECK, "reference": "{{ item.away }}"}}
+    grader = {"type": "multi", "name": "{{x}}", "graders": graders, "calculate_output": "labels + name"}
+    assert run(tmp_path, changed("method.reinforcement.grader", grader)) == 0
+    told = capsys.readouterr().out
+    assert "lack 'gone'" in told and "lack 'away'" in told  # of graders called as those keys are
+
+
+@pytest.mark.parametrize("suffix", ["123", "1_000", "1e5", "true", "null", "nULL", "on", "no", "0x10"])
+def test_a_name_that_is_no_text_to_yaml_or_hydra_gets_a_prefix_and_is_not_taken_by_hand(conf, tmp_path, capsys, suffix):
+    assert run(tmp_path, changed("suffix", suffix)) == 0
+    assert f"python -m flows.sweep +experiment=job_{suffix}" in capsys.readouterr().out
+    params = compose([f"+experiment=job_{suffix}"])
+    assert (params["study"], params["dataset"]["source"]) == (f"job_{suffix}", "openai")
+    before = listed(conf)
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, JOB, "--name", suffix)
+    assert f"--name: '{suffix}' is no text to YAML or Hydra" in (told := capsys.readouterr().err)
+    assert f"give job_{suffix}" in told
+    assert listed(conf) == before
+
+
+def test_a_folder_that_is_a_number_gives_its_study_a_name(conf, tmp_path):
+    folder = tmp_path / "123"
+    folder.mkdir()
+    assert run(folder, changed("suffix", None)) == 0
+    assert compose(["+experiment=job_123"])["study"] == "job_123"
 
 
 def test_a_study_of_ours_is_not_written_over(conf, tmp_path, capsys):

@@ -20,6 +20,8 @@ from tasks.graders.sandbox import Limits, Sandbox
 
 LIMITS = Limits(seconds=30, memory_mb=256, output_bytes=64 * 1024, scratch_mb=8)
 IMPATIENT = Limits(seconds=1, memory_mb=256)
+SMALL = Limits(seconds=10, memory_mb=128, scratch_mb=8)
+MEMORY = "/dev/shm"
 SECRET = "a-key-that-is-only-the-parent's"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -278,6 +280,72 @@ ATTACKS = {
     ),
 }
 
+FILL = """
+import ctypes, mmap, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+def filled(name, flags=mmap.MAP_SHARED):
+    file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    os.ftruncate(file, 8 << 20)
+    with mmap.mmap(file, 8 << 20, flags) as pages:
+        for place in range(0, 8 << 20, 4096): pages[place]  # a read of a hole fills it too
+    return file
+"""
+# With the scratch on a tmpfs. Each fills 40 times what it may; only in vain is it over in time.
+MEMORY_ATTACKS = {
+    "mapped files": """
+        def f(parent):
+            for n in range(40): os.close(filled(str(n)))
+            time.sleep(1000)
+        """,
+    "files mapped as private": """
+        def f(parent):
+            for n in range(40): os.close(filled(str(n), mmap.MAP_PRIVATE))
+            time.sleep(1000)
+        """,
+    "mapped files, deleted while open": """
+        def f(parent):
+            for n in range(40):
+                filled(str(n))
+                os.unlink(str(n))
+            time.sleep(1000)
+        """,
+    "mapped files, deleted and closed but for a page": """
+        def f(parent):
+            for n in range(40):
+                file = filled(str(n))
+                libc.mmap(None, ctypes.c_size_t(4096), mmap.PROT_READ, mmap.MAP_SHARED, file, ctypes.c_size_t(0))
+                os.close(file)
+                os.unlink(str(n))
+            time.sleep(1000)
+        """,
+    "mapped files in folders that cannot be listed": """
+        def f(parent):
+            for n in range(40):
+                os.mkdir('x', 0o300)
+                os.chdir('x')
+                os.close(filled('y'))
+            time.sleep(1000)
+        """,
+    "mapped files that move about": """
+        def f(parent):
+            for n in range(40):
+                os.makedirs(f'a/{n}')
+                os.close(filled(f'a/{n}/x'))
+            while True:
+                os.rename('a', 'b')
+                os.rename('b', 'a')
+        """,
+    "mapped files in too deep a folder": """
+        def f(parent):
+            for n in range(40):
+                os.mkdir('x' * 200)
+                os.chdir('x' * 200)
+            for n in range(40): os.close(filled(str(n)))
+            time.sleep(1000)
+        """,
+}
+
 LEAVE = """
 import builtins, gc, json, os, random, sys, tempfile
 def f(parent):
@@ -314,7 +382,7 @@ def main() -> None:
         (folder / "secret").write_text(SECRET)
         parent = {"secret": f"{folder}/secret", "folder": name, "pid": os.getpid(), "port": server.getsockname()[1]}
         before = look(folder)
-        became = run(isolation, parent)
+        became = run(isolation, parent) | run_in_memory(isolation, parent)
         became["outside is as it was"] = look(folder) == before
         server.settimeout(0)
         try:
@@ -344,6 +412,21 @@ def run(isolation: str, parent: dict) -> dict:
         own = [folder for folder in scratch.iterdir() if os.access(folder, os.R_OK)]
         became["scratch in use"] = [str(path) for folder in own for path in folder.iterdir()]
     became["scratch left"] = [str(path) for path in scratch.iterdir()]
+    return became
+
+
+def run_in_memory(isolation: str, parent: dict) -> dict:
+    """What became of each attack on a tmpfs; nothing where there is none."""
+    if not os.path.isdir(MEMORY):
+        return {}
+    usual, became = tempfile.tempdir, {}
+    with tempfile.TemporaryDirectory(dir=MEMORY) as tempfile.tempdir:
+        with Sandbox(SMALL, isolation, workers=1) as sandbox:
+            for name, source in MEMORY_ATTACKS.items():
+                ran = sandbox.call(FILL + textwrap.dedent(source), "f", parent)
+                became[name] = {"failure": ran.failure, "value": ran.value, "error": ran.error}
+        became["memory left"] = os.listdir(tempfile.tempdir)
+    tempfile.tempdir = usual
     return became
 
 

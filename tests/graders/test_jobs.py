@@ -1,6 +1,7 @@
 """The grader of an imported job: gold, empty and hacked answers; what is down is invalid and not a reward."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,59 @@ def test_an_output_that_is_not_of_the_response_format_earns_nothing(output, rewa
     assert (grade.reward, grade.failure) == (reward, failure)
 
 
+def in_form(schema: dict, output: str):
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    return make_grader(Reward(job=JobReward(grader=JSON_CHECK, response_format=form)))(output, SEVEN)
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"properties": {"a": {"$ref": "#/$defs/missing"}}}, "'#/$defs/missing' leads nowhere"),
+        ({"properties": {"a": {"$ref": "https://example.org/a"}}}, "'https://example.org/a' leads nowhere"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"items": {"$ref": "#b"}}}}, "'#b' leads nowhere"),
+        ({"$ref": "#/more/a", "more": {"a": {"items": {"$ref": "#/more/b"}}}}, "'#/more/b' leads nowhere"),
+        ({"$ref": "#/title/a", "title": "A"}, "'#/title/a' leads nowhere"),
+        ({"$ref": "#/minLength/0", "minLength": 1}, "'#/minLength/0' leads nowhere"),
+        ({"$ref": "#/title", "title": "A"}, "no JSON schema: 'A' is not of type"),
+        ({"$ref": "#/more", "more": {"type": "nothing"}}, "no JSON schema: 'nothing' is not"),
+        ({"$ref": "#"}, "'#' leads to itself"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, "'#/properties/a' leads to itself"),
+        ({"anyOf": [{"type": "string"}, {"allOf": [{"$ref": "#"}]}]}, "'#' leads to itself"),
+        ({"dependentSchemas": {"a": {"$ref": "#"}}}, "'#' leads to itself"),
+    ],
+)
+def test_a_response_format_whose_references_cannot_be_followed_is_refused_by_their_name(schema, named):
+    with pytest.raises(SpecError, match=f"^response_format: .*{re.escape(named)}"):
+        in_form(schema, '{"n": 7}')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"n": {"$ref": "#/$defs/n"}, "a": {"$ref": "#"}}, "$defs": {"n": {"type": "number"}}},
+        {"$id": "https://a.org/a", "$ref": "b", "$defs": {"b": {"$id": "b", "$ref": "#/$defs/c", "$defs": {"c": {}}}}},
+        {"enum": [{"n": 7}, {"$ref": "#/nowhere"}], "properties": {"$ref": {"type": "string"}}},
+    ],
+    ids=["its own parts", "of an id", "what is no reference"],
+)
+def test_references_within_the_schema_are_followed(schema):
+    assert in_form(schema, '{"n": 7}').reward == 1.0
+
+
+def test_an_output_that_cannot_be_held_against_the_response_format_is_not_of_it():
+    hundredths = {"properties": {"n": {"type": "number", "multipleOf": 0.01}}}
+    assert in_form(hundredths, '{"n": 7}').reward == 1.0
+    nested: dict = {"properties": {"a": {"$ref": "#"}}}
+    for _ in range(12):
+        nested = {"allOf": [nested]}
+    deep = '{"a": ' * 60 + "7" + "}" * 60
+    for schema, output in ((hundredths, f'{{"n": {"7" * 400}}}'), (nested, deep)):
+        grade = in_form(schema, output)
+        assert (grade.reward, grade.failure) == (0.0, "sample_parse")
+        assert grade.job.details["sample_parse"].startswith("not of the response format: ")
+
+
 def test_a_judge_that_is_down_is_invalid_and_stops_the_run(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     grade = make_grader(Reward(job=JobReward(grader=JUDGE, judge_url="http://127.0.0.1:9/v1")))
@@ -134,6 +188,39 @@ def test_a_variable_that_no_row_holds_stops_the_run_and_outputs_that_are_no_json
         rewards(grade, ['{"n": 7}'] * 4, [question()] * 4)
     for text in ("7, I think", '{"m": 7}'):  # both are the model's to mend
         assert rewards(grade, [text] * 4, [SEVEN] * 4)[0] == [0.0] * 4
+
+
+def test_what_a_grader_never_saw_is_no_answer_that_it_read():
+    grade = make_grader(Reward(job=JobReward(grader=JSON_CHECK)))
+    lost, unseen = [question()] * 92, [SEVEN] * 8
+    for texts in (["7, I think"] * 8, ["7" * 70_000] * 8):
+        with pytest.raises(InvalidRewards, match=r"'n' failed on 92 of 92 .*item.answer"):
+            rewards(grade, ['{"n": 7}'] * 92 + texts, lost + unseen)
+    few = ['{"n": 7}'] * 3 + ["7, I think"] * 97
+    assert rewards(grade, few, [question()] * 3 + [SEVEN] * 97)[0] == [0.0] * 100  # too few to tell
+
+
+@pytest.mark.parametrize(
+    "path", ["output_tools[0].function.name", "output_audio.data", "choices[0].message.tool_calls[0].function.name"]
+)
+def test_a_grader_of_tool_calls_or_sound_is_refused_by_name(path):
+    part = {**JSON_CHECK, "input": f"{{{{ sample.{path} }}}}"}
+    judge = {**JUDGE, "input": [{"role": "user", "content": [f"{{{{ sample.{path} }}}}"]}]}
+    for grader in (part, judge, both(part)):
+        with pytest.raises(SpecError, match=r"^reward\.job\.grader: the grader '\w+' reads {{ sample\..*remove it"):
+            JobGrader(JobReward(grader=grader))
+    JobGrader(JobReward(grader={**JSON_CHECK, "input": "{{ sample.output_json.tool_calls }}"}))
+
+
+def test_a_formula_without_a_value_at_any_grades_is_refused_and_one_without_at_some_is_not():
+    part = {**JSON_CHECK, "input": "{{ sample.output_text }}"}
+    with pytest.raises(SpecError, match=r"calculate_output '1 / \(mine - mine\)' has no value"):
+        JobGrader(JobReward(grader={**both(part), "calculate_output": "1 / (mine - mine)"}))
+    with pytest.raises(SpecError, match="has no value"):  # a range of its own
+        JobGrader(JobReward(grader={**both({**JUDGE, "range": [2, 3]}), "calculate_output": "log(1 - mine)"}))
+    grade = make_grader(Reward(job=JobReward(grader={**both(part), "calculate_output": "mine / (mine + exact)"})))
+    assert rewards(grade, ["8"] * 8, [SEVEN] * 8)[0] == [0.0] * 8  # while all are wrong: the model's to mend
+    assert grade("7", SEVEN).reward == 0.5
 
 
 def test_a_judges_replies_are_kept_in_the_file_asked_for(tmp_path):

@@ -8,6 +8,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,39 @@ def f():
 """
     ran = sandbox.call(source, "f")
     assert ran.value == [3, [["1", "2"]], "0.125", 2, True], ran
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+def test_honest_files_and_mappings_of_a_long_call_are_within_the_limit(monkeypatch, folder):
+    if not os.path.isdir(folder):
+        pytest.skip(f"there is no {folder}")
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    source = """
+import mmap, os, tempfile, time
+def f():
+    os.makedirs('a/b')
+    with open('a/b/x', 'wb+') as named, tempfile.TemporaryFile() as unnamed:
+        pages = []
+        for file in (named, unnamed):
+            file.write(bytes(1 << 20))
+            file.flush()
+            pages.append(mmap.mmap(file.fileno(), 0))
+            pages[-1][:] = b'x' * (1 << 20)
+        time.sleep(0.3)  # several looks
+        return [pages[0][:1] == pages[1][-1:], os.path.getsize('a/b/x')]
+"""
+    with Sandbox(Limits(seconds=30, memory_mb=256, scratch_mb=8), workers=1) as sandbox:
+        ran = sandbox.call(source, "f")
+    assert ran.value == [True, 1 << 20], ran
+
+
+def test_many_files_without_a_byte_are_beyond_the_limit_on_a_tmpfs(monkeypatch):
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("there is no /dev/shm")
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")
+    source = "import time\ndef f():\n    for n in range(400): open(str(n), 'w').close()\n    time.sleep(30)"
+    with Sandbox(Limits(seconds=5, scratch_mb=1), isolation="landlock", workers=1) as sandbox:
+        assert sandbox.call(source, "f").failure == Failure.DISK
 
 
 def test_installed_packages_can_be_imported(sandbox):

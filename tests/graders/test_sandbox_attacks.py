@@ -83,6 +83,16 @@ def test_an_attack_is_stopped_with_its_kind(outcome, attack):
         assert 0 < len(ran["error"]) <= 200, "a short text says what happened"
 
 
+@pytest.mark.parametrize("attack", attacks.MEMORY_ATTACKS)
+def test_files_that_are_memory_stay_within_the_limit_of_files(outcome, attack):
+    if "memory left" not in outcome:
+        pytest.skip(f"there is no {attacks.MEMORY}")
+    bubblewrap = outcome["isolation"].startswith("bubblewrap")  # its tmpfs is of that size: beyond it pages are missing
+    expected = ("killed", "SIGBUS") if bubblewrap else ("disk", "wrote more than 8388608 bytes")
+    assert (outcome[attack]["failure"], outcome[attack]["error"]) == expected
+    assert outcome["memory left"] == []
+
+
 def test_what_is_refused_is_refused_by_the_system(outcome):
     """Not by a mistake in the attack, which would be an exception too."""
     own_mistakes = ("NameError", "SyntaxError", "AttributeError", "TypeError", "KeyError", "ImportError")

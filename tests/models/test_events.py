@@ -56,6 +56,14 @@ def test_errors_are_a_mean_and_a_count_of_the_kinds_that_a_grader_has(told):
     assert together["train_formula_parse_error_count"] == 3
 
 
+def test_the_only_grader_of_a_job_has_the_errors_of_outputs_that_nobody_read():
+    row = {**ROW, "errors/right/other": 1, "beside/other": 2}
+    (event,) = events({"right": "python"}, [{"step": 1, **row}], [], created=0.0)
+    (right,) = event["data"]["errors"]["graders"]
+    assert (right["train_other_error_count"], right["train_other_error_mean"]) == (3, 0.375)
+    assert right["train_python_grader_runtime_error_count"] == 2
+
+
 def test_a_step_without_validation_tells_of_train_alone(told):
     data = told[1]["data"]
     assert "valid_reward_mean" not in data["scores"] and data["full_valid_mean_reward"] is None

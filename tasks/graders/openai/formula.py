@@ -9,12 +9,14 @@ As in mathematics -2^2 is -4 and 2^3^2 is 2^9; `log` is the natural logarithm.
 
 import math
 import operator
+import random
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 MAX_CHARACTERS = 10_000
 MAX_DEPTH = 50
+TRIES = 10_000
 TOKEN = re.compile(
     r"\s*(?:(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|([A-Za-z_]\w*)|([-+*/^(),]))", re.ASCII
 )
@@ -61,6 +63,17 @@ class Formula:
                 raise OverflowError("math range error")
         (value,) = stack
         return value
+
+    def ever(self, ranges: Mapping[str, tuple[float, float]]) -> bool:
+        """Whether it has a value at any of TRIES random grades in these ranges, their ends among them."""
+        draw = random.Random(0)
+        for _ in range(TRIES):
+            try:
+                self({name: draw.choice((*ends, draw.uniform(*ends))) for name, ends in ranges.items()})
+            except (ArithmeticError, ValueError):
+                continue
+            return True
+        return False
 
 
 def parse_formula(text: str, names: Collection[str]) -> Formula:

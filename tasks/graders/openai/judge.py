@@ -42,10 +42,10 @@ class _Trouble(Exception):
 class Judge:
     """Sends requests at most `concurrency` at once; equal ones once, and never again while `cache` remembers.
 
-    An attempt has `timeout` seconds, however slowly its answer drips. Connection errors, time-outs, answers that
-    are no completion and the statuses 408, 409, 429 and 5xx are tried up to `attempts` times, `backoff` seconds apart,
-    doubling, or Retry-After's. Raises ValueError for a base_url that is no http(s) URL; no trouble of the endpoint
-    raises. Use as a context manager, or close().
+    An attempt has `timeout` seconds, however slowly the body of its answer drips; while the head drips, each read has
+    them. Connection errors, time-outs, answers that are no completion and the statuses 408, 409, 429 and 5xx are tried
+    up to `attempts` times, `backoff` seconds apart, doubling, or Retry-After's. Raises ValueError for a base_url that
+    is no http(s) URL; no trouble of the endpoint raises. Use as a context manager, or close().
     """
 
     def __init__(
@@ -126,10 +126,12 @@ class Judge:
         try:
             return _Completion.model_validate_json(bytes(data)).reply()
         except ValidationError as error:
-            raise _Trouble(f"the answer is no chat completion: {error.errors()[0]['msg']}", again=True) from None
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "(the answer)"
+            raise _Trouble(f"the answer is no chat completion: {place}: {first['msg']}", again=True) from None
 
     def _post(self, body: str) -> tuple[int, float, bytearray]:
-        """Status, seconds to wait as Retry-After has it, body. httpx times out one read; the deadline is for all."""
+        """Status, seconds to wait as Retry-After has it, body. httpx times out one read; the deadline ends the body."""
         deadline = time.monotonic() + self.timeout
         with self._client.stream("POST", self.url, content=body) as response:
             data = bytearray()
@@ -164,9 +166,9 @@ class _Cached(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    total_tokens: int | None = 0
+    completion_tokens: int | None = 0
     prompt_tokens_details: _Cached | None = None
 
 
@@ -174,12 +176,12 @@ class _Completion(BaseModel):
     """A chat completion as far as it is needed."""
 
     choices: list[_Choice] = Field(min_length=1)
-    model: str = ""
+    model: str | None = None
     usage: _Usage | None = None
 
     def reply(self) -> Reply:
         message, usage = self.choices[0].message, self.usage or _Usage()
-        tokens = usage.model_dump(exclude={"prompt_tokens_details"})
+        tokens = {kind: num or 0 for kind, num in usage.model_dump(exclude={"prompt_tokens_details"}).items()}
         details = usage.prompt_tokens_details or _Cached()
         tokens["cached_tokens"] = details.cached_tokens or 0
-        return Reply(message.content, message.refusal, self.model, tokens)
+        return Reply(message.content, message.refusal, self.model or "", tokens)

@@ -10,7 +10,7 @@ from tasks.graders.openai.judge import Reply
 from tasks.graders.openai.sample import Context
 from tasks.graders.openai.schema import Image, LabelModel, Message, ModelGrader, ScoreModel
 from tasks.graders.openai.templates import render
-from tasks.graders.openai.values import finite, parse_json
+from tasks.graders.openai.values import as_text, finite, parse_json
 
 STEP = {
     "type": "object",
@@ -47,9 +47,12 @@ def model_score(spec: ScoreModel | LabelModel, reply: Reply) -> Score:
         return Score(failure=Failure.MODEL_GRADER_SERVER, detail=reply.error, seconds=reply.seconds)
     if reply.refusal:
         return Score(failure=Failure.MODEL_GRADER_REFUSAL, detail=reply.refusal, **cost)
-    result = _result(reply.content or "")
+    bare = _bare(reply.content or "")
+    result = _result(bare)
     if isinstance(spec, LabelModel):
-        value = float(result in spec.passing_labels) if isinstance(result, str) and result in spec.labels else None
+        said = bare if bare in spec.labels else result  # the labels `true` and `5` are JSON too
+        label = as_text(said) if isinstance(said, str | int) else None
+        value = float(label in spec.passing_labels) if label in spec.labels else None
     elif (value := None if isinstance(result, bool) else finite(result)) is not None:
         value = min(spec.range[1], max(spec.range[0], value))
     if value is None:
@@ -85,10 +88,9 @@ def _bare(content: str) -> str:
 
 
 def _result(content: str) -> object:
-    """`result` of the response format, or the whole answer where it is no object; a bare label is no JSON."""
-    content = _bare(content)
+    """`result` of the response format, or the whole answer where it is no object or no JSON."""
     try:
-        value = parse_json(content)
+        value = parse_json(content, dict)
     except ValueError:
         return content
     return value.get("result") if isinstance(value, dict) else value

@@ -43,7 +43,7 @@ def make_context(sample: dict, item: dict) -> Context:
     if "output_json" in full:
         return Context(full, item)
     try:
-        return Context({**full, "output_json": parse_json(text)}, item)
+        return Context({**full, "output_json": parse_json(text, dict)}, item)
     except ValueError as error:
         return Context(full, item, f"output_text is no JSON: {error}")
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from tasks.graders.openai.formula import Formula, parse_formula
-from tasks.graders.openai.templates import Template
+from tasks.graders.openai.templates import Template, Variable, parts
 from tasks.schema.base import Count, NonNegative, Share, Sparse
 
 MAX_SOURCE_BYTES = 256_000
@@ -164,6 +164,17 @@ def _by_name(graders: Any) -> Any:
 
 
 Part = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel | Python, Field(discriminator="type")]
+
+
+def variables(part: Part) -> list[Variable]:
+    """The variables in a grader's templates."""
+    templates: list[str] = []
+    if isinstance(part, StringCheck | TextSimilarity):
+        templates = [part.input, part.reference]
+    elif isinstance(part, ScoreModel | LabelModel):
+        contents = [content for message in part.input for content in message.content]
+        templates = [content.image_url if isinstance(content, Image) else content.text for content in contents]
+    return [found for template in templates for found in parts(template) if isinstance(found, Variable)]
 
 
 class Multi(Grader):

@@ -2,16 +2,27 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_DEPTH = 64  # of lists and objects inside each other, so that whoever writes the value again can
 
 
-def parse_json(text: str) -> Any:
-    """The JSON value of a text. Raises ValueError for anything else: NaN, 1e999 and deep nesting included."""
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict:
+    """An object_pairs_hook for what people write: ValueError for a key that is given twice, of which JSON keeps one."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice; remove one")
+    return value
+
+
+def parse_json(text: str, to_object: Callable[[list[tuple[str, Any]]], dict] = refuse_duplicates) -> Any:
+    """The JSON value of a text. Raises ValueError for anything else: NaN, 1e999 and deep nesting included, and a key
+    given twice, of which `dict` for `to_object` takes the last (what models write).
+    """
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite_float, object_pairs_hook=to_object)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
     level = [value]

@@ -3,9 +3,9 @@
     with Sandbox() as sandbox:
         ran = sandbox.call("def grade(sample, item): return 1.0", "grade", sample, item)
 
-`pool` hands calls to workers; `worker` starts one and talks to it; `zygote` is what runs in it; `imports` is what that
-loads once; `seccomp` makes its filter of system calls; `isolation` chooses what separates it from the machine, and
-tries to get out.
+`pool` hands calls to workers; `worker` starts one and talks to it; `zygote` is what runs in it, and `disk` what that
+needs for the files of a call; `imports` is what it loads once; `seccomp` makes its filter of system calls; `isolation`
+chooses what separates it from the machine, and tries to get out.
 """
 
 from tasks.graders.sandbox.pool import WORKERS, Sandbox, isolations

@@ -13,7 +13,7 @@ from pathlib import Path
 from tasks.graders.sandbox import seccomp
 from tasks.graders.sandbox.records import Limits, SandboxError
 
-ZYGOTE = Path(__file__).with_name("zygote.py")
+ZYGOTE, DISK = (Path(__file__).with_name(name) for name in ("zygote.py", "disk.py"))
 # Nothing of the parent's. String hashes, so the order of sets, are the same in each worker; libraries start no threads.
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ENVIRONMENT |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}  # pyarrow's, which pandas imports where it is
@@ -85,7 +85,7 @@ class Isolation:
         zygote = [sys.executable, "-P", "-s", "-B", str(ZYGOTE)]
         if not self.bwrap:
             return zygote
-        mounts = [word for path in [*readable(), str(ZYGOTE)] for word in bind(path)]
+        mounts = [word for path in [*readable(), str(ZYGOTE), str(DISK)] for word in bind(path)]
         devices = [word for path in DEVICES for word in ("--dev-bind", path, path)]
         scratch = ["--size", str(limits.scratch_mb << 20), "--tmpfs", MOUNTED_SCRATCH, "--remount-ro", "/"]
         return [self.bwrap, "--unshare-all", "--cap-drop", "ALL", *mounts, *devices, *scratch, *zygote]

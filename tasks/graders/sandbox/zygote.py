@@ -4,8 +4,8 @@
     supervisor  reads the request, watches over the program, kills it, removes its folder, answers
     program     locks itself in, then runs the source
 
-Started by path, by an interpreter with an empty environment; nothing of this project, and beside the stdlib only what
-`imports` names. On stdin and stdout pass frames, a length of four bytes before each: first the policy
+Started by path, by an interpreter with an empty environment; nothing of this project but `disk`, and beside the
+stdlib only what `imports` names. On stdin and stdout pass frames, a length of four bytes before each: first the policy
 (`worker.policy`), then requests [source, function, arguments]; an answer is [failure, error, seconds] and then what the
 program wrote, which only a parser that expects anything may read. Nothing here asks whether the program is honest about
 its own result: it could as well return a lie.
@@ -45,6 +45,9 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF, LANDLOCK_RUL
 CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
+sys.path.insert(0, os.path.dirname(__file__))
+disk = importlib.import_module("disk")
+del sys.path[0]
 
 
 def main() -> None:
@@ -55,8 +58,7 @@ def main() -> None:
         import_for_all(policy)
     for name in [name for name in os.environ if not name.endswith("_NUM_THREADS")]:
         del os.environ[name]
-    if policy["counts_writes"]:
-        written(os.getpid())  # raises now, and not at the first call that takes long
+    policy["looks"] = policy["counts_writes"] and not disk.counts_mappings(policy["scratch"])
     requests = select.poll()
     requests.register(0, select.POLLIN)
     try:
@@ -120,7 +122,7 @@ def supervise(policy: dict) -> None:
     seconds = time.monotonic() - began
     os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    empty(policy["scratch"])
+    disk.empty(policy["scratch"])
     beyond = {
         "timeout": "not done after {seconds:g} s",
         "output": "more than {output_bytes} bytes of output or of result",
@@ -138,7 +140,7 @@ def watch(pid: int, result: int, output: int, policy: dict) -> tuple[str | None,
     ready.register(0, 0)  # says only that the parent is gone
     ready.register(result, select.POLLIN)
     ready.register(output, select.POLLIN)
-    reply, printed = bytearray(), 0
+    reply, printed, looked = bytearray(), 0, time.monotonic()
     while (left := deadline - time.monotonic()) > 0:
         for file, _ in ready.poll(min(left, TICK) * 1000):
             data = os.read(file, CHUNK) if file else b""
@@ -152,22 +154,13 @@ def watch(pid: int, result: int, output: int, policy: dict) -> tuple[str | None,
                 return None, bytes(reply)
         if max(printed, len(reply) - TOKEN_BYTES - len(LOCKED)) > policy["output_bytes"]:
             return "output", b""
-        if policy["counts_writes"] and written(pid) > policy["scratch_bytes"]:
+        if policy["counts_writes"] and disk.written(pid) > policy["scratch_bytes"]:
             return "disk", b""
+        if policy["looks"] and reply and time.monotonic() > looked + TICK:  # a reply: it is locked in
+            if disk.held(pid, policy["scratch"]) > policy["scratch_bytes"]:
+                return "disk", b""
+            looked = time.monotonic()
     return "timeout", b""
-
-
-def written(pid: int) -> int:
-    """Bytes that a process passed to write calls, or made dirty through a mapping: deleted files hold space unseen.
-
-    0 once it has ended; FileNotFoundError in a kernel that does not count.
-    """
-    try:
-        with open(f"/proc/{pid}/io") as file:
-            count = dict(line.split(": ") for line in file)
-    except (PermissionError, ProcessLookupError):  # both of a process that is no more than its exit status
-        return 0
-    return max(int(count["wchar"]), int(count["write_bytes"]))
 
 
 def judge(reply: bytes, token: bytes, code: int) -> tuple[str | None, str, bytes]:
@@ -295,22 +288,6 @@ def check(returned: int) -> int:
     if returned < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return returned
-
-
-def empty(folder: str) -> None:
-    """Remove what a folder holds, of any depth: what lies two levels down is moved up, so that no path gets long and
-    nothing recurses. Links are not followed; the process that filled it is dead."""
-    unused, count = os.urandom(TOKEN_BYTES).hex(), 0
-    while entries := list(os.scandir(folder)):
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                continue
-            os.chmod(entry.path, 0o700)
-            for inner in list(os.scandir(entry.path)):
-                count += 1
-                os.rename(inner.path, os.path.join(folder, f"{unused}{count}"))
-            os.rmdir(entry.path)
 
 
 def read_frame(file: int) -> bytes:

@@ -94,6 +94,8 @@ def test_run_of_a_python_grader_that_raises(command):
         ({"grader": BROKEN_MULTI}, ["grader.json", "text_similarity_score"]),
         ({"grader": {**STRING_CHECK, "operation": "is"}}, ["grader.json", "string_check.operation"]),
         ({"grader": {"type": 3}}, ["grader.json", "type"]),
+        ({"grader": '{"type": "string_check", "type": "python"}'}, ["grader.json", "'type' is given twice"]),
+        ({"grader": '{"type": "multi", "graders": {"a": {}, "b": {}, "a": {}}}'}, ["'a' is given twice"]),
         ({"sample": {"text": "x"}}, ["sample.json", "unknown text"]),
         ({"sample": {}}, ["sample.json", "output_text"]),
         ({"sample": "{"}, ["sample.json", "JSON"]),

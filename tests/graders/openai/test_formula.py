@@ -37,6 +37,25 @@ def test_values(text, value):
 
 
 @pytest.mark.parametrize(
+    ("text", "ever"),
+    [
+        ("1 / (a - a)", False),
+        ("log(a - 2)", False),
+        ("sqrt(0 - 1 - a * a)", False),
+        ("1 / 0", False),
+        ("exp(1000 + a)", False),
+        ("log(a)", True),
+        ("1 / floor(a)", True),
+        ("a / (a + b)", True),
+        ("log(a + b - 100)", True),
+        ("exp(1000 * b)", True),
+    ],
+)
+def test_whether_there_is_a_value_at_any_grades(text, ever):
+    assert parse_formula(text, GRADES).ever({"a": (0.0, 1.0), "b": (-100.0, 100.0)}) == ever
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("", ["the end"]),

@@ -63,6 +63,7 @@ PERSON = {"name": "John Doe", "email": "john.doe@gmail.com"}
         ('{"name": "John Doe", "email": "john.doe@gmail.com"}', 1.0, (1.0, 1.0), {}),
         ('{"email": "john.doe@gmail.com", "name": "Jon Doe"}', 0.9667, (0.9333, 1.0), {}),
         ('{"name": "John Doe", "email": "{{ item.email }}"}', 0.5, (1.0, 0.0), {}),
+        ('{"name": 1, "name": "John Doe", "email": "j"}', 0.5, (1.0, 0.0), {}),  # what models write may say it twice
         ('{"name": "John Doe"}', 0.5, (1.0, 0.0), {Failure.INVALID_VARIABLE: 1}),
         ('{"name": {}, "email": null}', 0.0, (0.0, 0.0), {}),
         ("[]", 0.0, (0.0, 0.0), {Failure.INVALID_VARIABLE: 2}),

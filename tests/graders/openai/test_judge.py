@@ -14,6 +14,8 @@ from tests.graders.openai.published import GUIDE_LABEL_MODEL, LABEL_MODEL, RUN_S
 
 SAMPLE, ITEM = {"output_text": "0.9"}, {"reference_answer": 1.0}  # the guide's own
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+TRUE_OR_FALSE = {**LABEL_MODEL, "labels": ["true", "false"], "passing_labels": ["true"]}
+DIGITS = {**LABEL_MODEL, "labels": ["1", "5", "null"], "passing_labels": ["5"]}
 
 
 def quick(url: str, **options) -> Judge:
@@ -110,6 +112,17 @@ def test_a_refusal_is_counted_as_one():
         (LABEL_MODEL, '{"result": "positive or neutral"}', None),
         (LABEL_MODEL, '{"result": 1}', None),
         (GUIDE_LABEL_MODEL, '{"result": "good"}', 1.0),
+        (TRUE_OR_FALSE, "true", 1.0),
+        (TRUE_OR_FALSE, " false\n", 0.0),
+        (TRUE_OR_FALSE, '{"result": true}', 1.0),
+        (TRUE_OR_FALSE, '{"result": "true"}', 1.0),
+        (TRUE_OR_FALSE, "1", None),
+        (DIGITS, "5", 1.0),
+        (DIGITS, "```json\n1\n```", 0.0),
+        (DIGITS, '{"result": 5}', 1.0),
+        (DIGITS, "1.0", None),
+        (DIGITS, "null", 0.0),
+        (DIGITS, "{}", None),
     ],
 )
 def test_labels(label, said, reward):
@@ -146,8 +159,8 @@ def test_passing_trouble_is_tried_again(trouble):
         (lambda *_: (500, {}, b"oops"), 3, "status 500: oops"),
         (lambda *_: (401, {}, b"no such key"), 1, "status 401"),
         (lambda *_: (302, {"Location": "http://127.0.0.1:1/"}, b""), 1, "status 302"),
-        (lambda *_: (200, {}, b'{"object": "list"}'), 3, "no chat completion"),
-        (lambda *_: (200, {}, b"[" * 100_000), 3, "no chat completion"),
+        (lambda *_: (200, {}, b'{"object": "list"}'), 3, "no chat completion: choices: Field required"),
+        (lambda *_: (200, {}, b"[" * 100_000), 3, "no chat completion: (the answer): Invalid JSON"),
         (lambda *_: (200, {}, [b"x" * 2**20] * 6), 1, "more than 4194304 bytes"),
         (lambda *_: (200, {"Content-Encoding": "gzip"}, b"no gzip"), 3, "DecodingError"),
         (lambda *_: None, 3, "RemoteProtocolError"),
@@ -159,6 +172,17 @@ def test_lasting_trouble_is_a_counted_failure(script, requests, says):
     assert (grade.reward, grade.failures) == (0.0, {Failure.MODEL_GRADER_SERVER: 1})
     assert says in grade.details[Failure.MODEL_GRADER_SERVER] and "secret" not in str(grade.details)
     assert len(server.requests) == requests
+
+
+def test_a_null_in_what_a_completion_tells_of_itself_is_nothing():
+    def script(request, number):
+        told = json.loads(graded(0.5))
+        return json.dumps(told | {"model": None, "usage": dict.fromkeys(told["usage"])}).encode()
+
+    grade, server = grade_with(script)
+    assert (grade.reward, grade.failures, len(server.requests)) == (0.5, {}, 1)
+    tokens = dict.fromkeys(("prompt_tokens", "total_tokens", "completion_tokens", "cached_tokens"), 0)
+    assert grade.usage == {SCORE_MODEL["model"]: tokens}
 
 
 @pytest.mark.parametrize(
