@@ -1,7 +1,7 @@
 """Policies against each other at every k: scores, paired differences with intervals, the verdict in words.
 
 All statistics are those of `tasks.scoring.statistics`. The verdict is on the mean reward, which is what RFT is trained
-on; the task's own metric (AP, accuracy, IoU, top-1) stands beside it with its intervals.
+on; the task's own metrics (AP, accuracy, IoU, top-1) stand beside it with their intervals.
 """
 
 import math
@@ -12,7 +12,6 @@ from statistics import fmean
 from tasks.params import Report
 from tasks.reporting.study import Graded, Study
 from tasks.scoring.coco import match
-from tasks.scoring.metrics import OWN
 from tasks.scoring.resampling import Resampled, picture_means, resample_ap, resample_means
 from tasks.scoring.statistics import (
     MIN_SEEDS,
@@ -33,7 +32,7 @@ class Score:
     """A policy at one k. `metrics` are those of the study's tasks, means over the seeds, in 0..1; NaN for one that the
     policy has not, as the base model is not reranked.
 
-    `beside` holds intervals: of ap, ap50 and ap75 of detection, of the own metric of other tasks; of jobs nothing.
+    `beside` holds intervals: of ap, ap50 and ap75 of detection, of the own metrics of other tasks; of jobs nothing.
     """
 
     policy: str
@@ -158,9 +157,11 @@ def _runs(study: Study, policy: str, k: int, settings: Report) -> _Runs:
     detection = {run.seed: [vars(a) for a in run.answers if a.task == "detection"] for run in graded}
     matches = {seed: match(rows) for seed, rows in detection.items() if rows}
     beside = resample_ap(matches, resamples=resamples) if matches else {}
-    for metric in dict.fromkeys(OWN[a.task] for a in graded[0].answers if a.own is not None):
+    for metric in dict.fromkeys(metric for answer in graded[0].answers for metric in answer.own):
         own = {
-            run.seed: picture_means((vars(a) for a in run.answers if OWN.get(a.task) == metric), "own")
+            run.seed: picture_means(
+                ({"record_id": a.record_id, **a.own} for a in run.answers if metric in a.own), metric
+            )
             for run in graded
         }
         beside[metric] = resample_means(own, resamples=resamples)

@@ -1,14 +1,14 @@
 """A graded study as typed rows: the base, every policy of the grid, and how each was trained."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from tasks.data.records import Box, read_jsonl
 from tasks.params import Grid
-from tasks.scoring.metrics import METRICS, OPTIONAL, OWN, own_value
+from tasks.scoring.metrics import METRICS, OPTIONAL, OWN, own_values
 
 CONTENT = {"classification": "label", "maths": "answer", "program": "answer", "ranking": "answer"}  # others: the IoU
 
@@ -36,7 +36,7 @@ class Answer:
     failure: str | None
     ignore: tuple[Box, ...] = ()
     exhaustive: bool = True
-    own: float | None = None  # what the task's own metric is the mean of, where it is one
+    own: dict[str, float] = field(default_factory=dict, compare=False)  # what the task's own metrics are the means of
 
     @property
     def question(self) -> tuple[str, str, str, str]:
@@ -124,8 +124,9 @@ class Study:
 
     @property
     def own(self) -> dict[str, str]:
-        """{metric: its heading}: that of each task which has an interval and a difference beside the reward's."""
-        return {OWN[task]: METRICS[task][OWN[task]] for task in self.tasks if task in OWN}
+        """{metric: its heading}: those which have an interval and a difference beside the reward's."""
+        own = {metric for task in self.tasks for metric in OWN.get(task, ())}
+        return {metric: heading for metric, heading in self.headings.items() if metric in own}
 
     @property
     def num_questions(self) -> int:
@@ -186,7 +187,7 @@ def _answer(row: dict) -> Answer:
         failure=row["failure"],
         ignore=tuple(map(tuple, row["ignore"])),
         exhaustive=row["exhaustive"],
-        own=own_value(row),
+        own=own_values(row),
     )
 
 

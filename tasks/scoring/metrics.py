@@ -1,7 +1,7 @@
 """The metrics of each task over a whole set of prediction rows (predictions.jsonl), beside the mean reward.
 
-METRICS names those that a table shows, with their headings; OPTIONAL ones only where they are defined; OWN the one of
-each task that gets an interval beside the reward's. Unreadable answers count: as a wrong label, as IoU 0.
+METRICS names those that a table shows, with their headings; OPTIONAL ones only where they are defined; OWN those of
+each task that get an interval beside the reward's. Unreadable answers count: as a wrong label, as IoU 0.
 """
 
 import math
@@ -47,8 +47,9 @@ METRICS = {
     "ranking": {"top1": "Top-1", "top5": "Top-5", "top_max": "Top-max"},
     "job": {"graded": "Graded"},
 }
-OWN = {"detection": "ap", "classification": "accuracy", "grounding": "miou"}
-OWN |= {"maths": "accuracy", "program": "accuracy", "ranking": "top1"}  # a job's graders are its own
+OWN = {"detection": ("ap",), "classification": ("accuracy",), "grounding": ("miou",)}
+OWN |= dict.fromkeys(("maths", "program"), ("accuracy", "vote"))
+OWN |= {"ranking": ("top1", "top5", "top_max")}  # a job's graders are its own
 FREQUENCIES = {"ap_rare": "r", "ap_common": "c", "ap_frequent": "f"}  # LVIS's, by the number of training pictures
 MASKS = {"mask_miou", "mask_giou", "mask_ciou"}
 # of open vocabulary; of LVIS; by grade.sam; by grade.samples; by grid.rerank
@@ -67,25 +68,28 @@ def task_metrics(
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
     for score in dict.fromkeys(SCORES[task] for task in tasks_of(rows)):
         found |= score([row for row in rows if SCORES[row["task"]] is score])
-    if counted := [row for row in rows if OWN.get(row["task"]) == "accuracy"]:  # one number of all, as its interval
-        found["accuracy"] = fmean(map(own_value, counted))
+    for metric in ("accuracy", "vote"):  # one number of all that have it, as its interval
+        if counted := [own[metric] for own in map(own_values, rows) if metric in own]:
+            found[metric] = fmean(counted)
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
     return found | by_frequency(found.get("ap_by_category", {}), frequency)
 
 
-def own_value(row: Mapping) -> float | None:
-    """What OWN of the row's task is the mean of; None where it is no mean over rows (AP) and where there is none."""
+def own_values(row: Mapping) -> dict[str, float]:
+    """What those of OWN are the means of; without AP, which is no mean over rows, and a vote that nobody took."""
     match row["task"]:
         case "classification":
-            return row["sub_rewards"]["label"]
+            return {"accuracy": row["sub_rewards"]["label"]}
         case "grounding":
-            return iou(row["boxes"][0], row["gold"][0]) if row["boxes"] else 0.0
+            return {"miou": iou(row["boxes"][0], row["gold"][0]) if row["boxes"] else 0.0}
         case "maths" | "program":
-            return float(row["sub_rewards"]["answer"] == 1)
+            vote = {"vote": float(row["vote_right"])} if row.get("right") else {}
+            return {"accuracy": float(row["sub_rewards"]["answer"] == 1), **vote}
         case "ranking":
-            return float(row["rank"] == 1)
-    return None
+            rank = row["rank"] or math.inf
+            return {"top1": float(rank == 1), "top5": float(rank <= 5), "top_max": float(rank < math.inf)}
+    return {}
 
 
 def tasks_of(rows: Sequence[Mapping]) -> list[str]:
@@ -125,7 +129,7 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
         (gold,), stated = row["gold"], row["boxes"][0] if row["boxes"] else None
-        value = own_value(row)
+        value = own_values(row)["miou"]
         values.append(value)
         by_picture[row["record_id"]].append(value)
         both = _shared(stated, gold) if stated else 0.0
@@ -160,25 +164,21 @@ def masks(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def answers(rows: Sequence[Mapping]) -> dict:
-    """Maths and programs, with samples (`grade.samples`): beside the accuracy (a partial reward does not count) the
-    share of right majorities, and {k: pass@k} for k = 1, 2, 4, ...
+    """Maths and programs, with samples (`grade.samples`): {k: pass@k} for k = 1, 2, 4, ... The accuracy (a partial
+    reward does not count) and the share of right majorities are of `own_values`.
     """
     if not rows[0].get("right"):
         return {}
     num = len(rows[0]["right"])
     ks = [2**power for power in range(num.bit_length())]
     passed = {k: fmean(pass_at_k(num, sum(row["right"]), k) for row in rows) for k in ks}
-    return {"vote": fmean(row["vote_right"] for row in rows), "pass_at_k": passed}
+    return {"pass_at_k": passed}
 
 
 def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
     """The share of questions whose right name comes first, among the first five, or anywhere."""
-    ranks = [row["rank"] or math.inf for row in rows]
-    return {
-        "top1": fmean(map(own_value, rows)),
-        "top5": fmean(rank <= 5 for rank in ranks),
-        "top_max": fmean(rank < math.inf for rank in ranks),
-    }
+    own = [own_values(row) for row in rows]
+    return {metric: fmean(values[metric] for values in own) for metric in OWN["ranking"]}
 
 
 def jobs(rows: Sequence[Mapping]) -> dict[str, float]:

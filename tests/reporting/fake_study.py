@@ -23,6 +23,7 @@ from tasks.params import Params, validate
 from tasks.scoring.metrics import task_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
+GENES = ("ARX", "BDN", "CLK", "DMX", "EPO", "FGR", "GLI", "HOX")
 SCRIPT = "<think><script>alert('gotcha')</script> `` ``` </pre></think><answer>No Objects</answer>"
 # Share of questions answered with nothing, unreadably, with a box elsewhere; spread of the corners in thousandths.
 SKILL = {
@@ -85,6 +86,8 @@ def write_pool(pool: Path, num_pictures: int, task: str) -> list[Question]:
     }
     if task == "maths":
         return [replace(q, task="maths", image=None, asked="3 + 4?", boxes=(), label="7") for q in firsts]
+    if task == "ranking":
+        return [replace(q, task="ranking", image=None, asked="Which gene?", boxes=(), label="ARX") for q in firsts]
     return [q for questions in found.values() for q in questions] if task == "all" else found[task]
 
 
@@ -98,6 +101,8 @@ def answer(rng: np.random.Generator, asked: Question, policy: str) -> str:
         return f"<think>{think}</think><answer>[{{'Position': [12, 430,"
     if asked.task == "maths":
         return frame("7" if draw > 0.5 else "8", think)
+    if asked.task == "ranking":
+        return frame(", ".join(rng.permutation(GENES)[: rng.integers(1, 8)]), think)
     if asked.task == "classification":
         return format_label(asked.label if draw > 0.5 else "class two", think)
     noise = rng.normal(0, spread, (len(asked.boxes), 4)) + (300 if draw < nothing + unreadable + elsewhere else 0)
@@ -116,6 +121,9 @@ def write_grade(folder: Path, params: Params, policy: str, k, seed, questions: l
         completion = SCRIPT if n % 9 == 4 else answer(rng, asked, policy)
         grade = grader(completion, asked)
         rows.append(prediction(asked, completion, grade))
+        if asked.task == "maths" and params.grade.samples:
+            right = [bool(draw) for draw in rng.integers(0, 2, params.grade.samples)]
+            rows[-1] |= {"right": right, "vote": "7" if right[0] else "8", "vote_right": right[0]}
     folder.mkdir(parents=True)
     write_jsonl(folder / "predictions.jsonl", rows)
     metrics = {"policy": policy, "k": k, "seed": seed, "existence": params.grade.existence, **task_metrics(rows)}
