@@ -86,6 +86,7 @@ def context(
         "extent": words.extent(study),
         "existence": words.existence(study),
         "matched": words.matched(study),
+        "unfinished": words.unfinished(study),
         "shown_metrics": words.shown_metrics(study),
         "warnings": fairness.differences(study),
         "unknown": fairness.unknown(study),

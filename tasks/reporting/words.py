@@ -16,11 +16,12 @@ SAID = {
     "no difference shown": "not shown to differ from SFT",
     "too little data": "undecided for want of data",
 }
+NAMES = {"base": "Base", "offline_st": "Offline ST", "online_st": "Online ST"}
 
 
 def name(policy: str) -> str:
     """As it is written in the report."""
-    return "Base" if policy == "base" else policy.upper()
+    return NAMES.get(policy, policy.upper())
 
 
 def fixed(value: float) -> str:
@@ -97,7 +98,8 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
         for comparison in comparisons if len(comparisons) > 1  # of one, the headline says it
         for difference in comparison.differences if difference.other == "sft" and difference.why
     ]  # fmt: skip
-    about = [*notes, *opposed(study, comparisons), *([mode] if (mode := existence(study)) else []), matched(study)]
+    about = [*notes, *opposed(study, comparisons), *filter(None, [existence(study)]), matched(study)]
+    about += filter(None, [unfinished(study)])
     return "\n".join([*headlines, "", *lines, "", *about])
 
 
@@ -141,6 +143,20 @@ def matched(study: Study) -> str:
         f"same labelled {study.unit}s; gradient steps differ",
     }
     return f"Matched by {mode} (grid.matched): {said[mode]}."
+
+
+def unfinished(study: Study) -> str:
+    """Whose runs were best on val at their last step, half of them or more; nothing where nobody's were. A comparison
+    with a policy that was stopped too early tells of the steps, not of the method (docs/results.md, `genes`).
+    """
+    told = []
+    for policy in study.grid.policy:
+        runs = [run for run in study.histories if run.policy == policy and run.val]
+        last = sum(run.best_step == run.val[-1]["step"] for run in runs)
+        if last and 2 * last >= len(runs):
+            key = "sft.steps" if policy == "sft" else "rft.steps"
+            told.append(f"{name(policy)} in {last} of {len(runs)} (raise {key})")
+    return f"Best on val at the last step, so that more may help: {', '.join(told)}." if told else ""
 
 
 def unmeasured(params: Params, study: Study) -> str:

@@ -120,7 +120,7 @@ def test_the_difference_in_ap_stands_beside_that_in_reward(written, page):
         ends = [f"{float(row[f'against_sft_ap{end}']):+.3f}" for end in ("", "_low", "_high")]
         estimate, low, high = (end.replace("-", "\N{MINUS SIGN}") for end in ends)
         at = heads.index("AP") - len(heads)
-        assert heads[at + 1] == "95% interval" and cells[at : at + 2] == [estimate, f"{low} to {high}"]
+        assert heads[at + 1] == "95% interval" and cells[at:][:2] == [estimate, f"{low} to {high}"]
         (line,) = [line for line in markdown if line.startswith(f"| {row['k']} | GRPO \N{MINUS SIGN} SFT")]
         assert f"| {estimate} | {low} to {high} |" in line
 
@@ -226,13 +226,13 @@ def test_the_results_are_the_page_s_in_a_spreadsheet_and_a_paper(written):
 
 
 def test_no_name_breaks_the_table_of_a_paper(written):
-    """A bare underscore ends LaTeX with an error, as that of OFFLINE_ST would."""
+    """A bare underscore ends LaTeX with an error, as that of `a_policy` would."""
     study = read_study(written.params.grid, written.grades, written.policies)
     (first, *_) = compare(study, written.params.report)
-    scores = tuple(replace(score, policy="offline_st") for score in first.scores)
-    differences = tuple(replace(difference, policy="offline_st") for difference in first.differences)
+    scores = tuple(replace(score, policy="a_policy") for score in first.scores)
+    differences = tuple(replace(difference, policy="a_policy") for difference in first.differences)
     paper = latex(study, results(study, [replace(first, scores=scores, differences=differences)]))
-    assert "OFFLINE\\_ST" in paper and not re.search(r"(?<!\\)[_%#]", paper)
+    assert "A\\_POLICY" in paper and not re.search(r"(?<!\\)[_%#]", paper)
 
 
 def test_a_swept_study_is_repeated_by_what_composed_it(written, tmp_path, monkeypatch):

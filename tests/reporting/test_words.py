@@ -10,7 +10,7 @@ from tasks.report import report
 from tasks.reporting.compare import Comparison, Difference, Score, as_metrics, as_statistics, compare
 from tasks.reporting.study import read_study
 from tasks.reporting.tables import results
-from tasks.reporting.words import about_the_score, headline, opposed, signed, summary
+from tasks.reporting.words import about_the_score, headline, opposed, signed, summary, unfinished
 from tasks.scoring.statistics import Interval, holm
 from tests.reporting.fake_study import make_params, write_study
 
@@ -148,6 +148,20 @@ def test_all_comparisons_with_sft_are_one_family(tmp_path):
     assert found[0].difference("grpo", "sft").detectable > alone[0].difference("grpo", "sft").detectable
     assert [(d.policy, d.other) for d in found[0].differences][:3] == [("grpo", "sft"), ("ppo", "sft"), ("sft", "base")]
     assert "Holm's correction over the k's and algorithms." in about_the_score(params, study)[-1]
+
+
+def test_a_policy_that_was_best_at_its_last_step_may_not_be_done(study):
+    def kept(best: dict) -> str:
+        places = {policy: iter(wanted) for policy, wanted in best.items()}
+        told = [replace(h, best_step=h.val[-1]["step"] * next(places[h.policy])) for h in study.histories]
+        return unfinished(replace(study, histories=tuple(told)))
+
+    num = sum(h.policy == "sft" for h in study.histories)
+    never, always, half = [False] * num, [True] * num, [n < num / 2 for n in range(num)]
+    assert kept({"warmup": always, "sft": never, "grpo": never}) == ""
+    said = "Best on val at the last step, so that more may help: "
+    assert kept({"warmup": never, "sft": always, "grpo": never}) == f"{said}SFT in {num} of {num} (raise sft.steps)."
+    assert f"GRPO in {sum(half)} of {num} (raise rft.steps)" in kept({"warmup": never, "sft": never, "grpo": half})
 
 
 @pytest.mark.parametrize(
@@ -314,7 +328,8 @@ def test_a_rounded_zero_has_no_minus():
 def test_summary_is_aligned_and_names_the_existence_mode(study):
     lines = summary(["The verdict."], [comparison(4, 0.012, 0.07)], 0.95, study).splitlines()
     assert lines[:2] == ["The verdict.", ""]
-    header, base, _, grpo, _, mode, matched = lines[2:]
+    header, base, _, grpo, _, mode, matched, more = lines[2:]
+    assert more == unfinished(study) != ""
     assert mode == "Categories asked (grade.existence): ground_truth."
     assert matched.startswith("Matched by data (grid.matched): SFT and RFT learn from the same labelled pictures")
     assert header.index("AP50") == base.rindex("0.600") == grpo.index("0.800")
