@@ -17,7 +17,6 @@ from PIL import Image
 from tasks import tracking
 from tasks.data.records import read_jsonl
 from tasks.params import Params, load_params
-from tasks.reporting import words
 from tasks.reporting.pictures import draw, gold_layer, rft_layer, sft_layer
 
 NUM_PICTURES = 8  # of a run, the same questions for every policy
@@ -91,7 +90,7 @@ def _compared(pool: Path, row: dict, sft: dict, algorithm: str, rft: dict) -> Im
     layers = [
         gold_layer(row["gold"]),
         sft_layer(sft["boxes"], sft["confidences"]),
-        rft_layer(words.name(algorithm), rft["boxes"], rft["confidences"]),
+        rft_layer(algorithm.upper(), rft["boxes"], rft["confidences"]),
     ]
     return Image.open(BytesIO(draw(pool / row["image"], layers)))
 
