@@ -98,9 +98,8 @@ def summary(headlines: Sequence[str], comparisons: Sequence[Comparison], confide
         for comparison in comparisons if len(comparisons) > 1  # of one, the headline says it
         for difference in comparison.differences if difference.other == "sft" and difference.why
     ]  # fmt: skip
-    about = [*notes, *opposed(study, comparisons), *filter(None, [existence(study)]), matched(study)]
-    about += filter(None, [unfinished(study)])
-    return "\n".join([*headlines, "", *lines, "", *about])
+    about = filter(None, [existence(study), matched(study), unfinished(study)])
+    return "\n".join([*headlines, "", *lines, "", *notes, *opposed(study, comparisons), *about])
 
 
 def opposed(study: Study, comparisons: Sequence[Comparison]) -> list[str]:

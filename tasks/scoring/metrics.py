@@ -66,18 +66,20 @@ def task_metrics(
     """
     names = dict.fromkeys(name for row in rows for name in row["sub_rewards"])
     found: dict = {n: fmean(r["sub_rewards"][n] for r in rows if n in r["sub_rewards"]) for n in names}
-    for score in dict.fromkeys(SCORES[task] for task in tasks_of(rows)):
-        found |= score([row for row in rows if SCORES[row["task"]] is score])
-    for metric in ("accuracy", "vote"):  # one number of all that have it, as its interval
-        if counted := [own[metric] for own in map(own_values, rows) if metric in own]:
-            found[metric] = fmean(counted)
+    for score in dict.fromkeys(SCORES[task] for task in tasks_of(rows) if task in SCORES):
+        found |= score([row for row in rows if SCORES.get(row["task"]) is score])
+    own = list(map(own_values, rows))
+    for metric in dict.fromkeys(metric for values in own for metric in values):  # of all that have it, as its interval
+        found[metric] = fmean(values[metric] for values in own if metric in values)
     if base is not None and "ap_by_category" in found:
         found |= base_and_novel(found["ap_by_category"], base)
     return found | by_frequency(found.get("ap_by_category", {}), frequency)
 
 
 def own_values(row: Mapping) -> dict[str, float]:
-    """What those of OWN are the means of; without AP, which is no mean over rows, and a vote that nobody took."""
+    """What those of OWN are the means of; without AP, which is no mean over rows, and a vote that nobody took. A name
+    is ranked first, among the first five, or anywhere; a partial reward is not accurate.
+    """
     match row["task"]:
         case "classification":
             return {"accuracy": row["sub_rewards"]["label"]}
@@ -121,10 +123,9 @@ def classification(rows: Sequence[Mapping]) -> dict:
 
 
 def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
-    """`miou`: mean IoU of the questions; `iou50`: share of them above 0.5; `giou_lisa`: mean over pictures of their
-    means, 'gIoU' in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all
-    united area (LISA, arXiv 2308.00692, section 4.1; areas are shares of the picture). The same of masks where the rows
-    have them.
+    """`iou50`: share of the questions with an IoU above 0.5; `giou_lisa`: mean over pictures of their mean IoU, 'gIoU'
+    in LISA, which is not the generalised IoU of the sub-reward `giou`; `ciou`: all shared area / all united area (LISA,
+    arXiv 2308.00692, section 4.1; areas are shares of the picture). The same of masks where the rows have them.
     """
     values, by_picture, shared, united = [], defaultdict(list), 0.0, 0.0
     for row in rows:
@@ -136,7 +137,6 @@ def grounding(rows: Sequence[Mapping]) -> dict[str, float]:
         shared += both
         united += area(gold) + (area(stated) if stated else 0.0) - both
     return {
-        "miou": fmean(values),
         "iou50": fmean(value > 0.5 for value in values),
         "giou_lisa": fmean(map(fmean, by_picture.values())),
         "ciou": shared / united,
@@ -164,21 +164,13 @@ def masks(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def answers(rows: Sequence[Mapping]) -> dict:
-    """Maths and programs, with samples (`grade.samples`): {k: pass@k} for k = 1, 2, 4, ... The accuracy (a partial
-    reward does not count) and the share of right majorities are of `own_values`.
-    """
+    """Maths and programs, with samples (`grade.samples`): {k: pass@k} for k = 1, 2, 4, ..."""
     if not rows[0].get("right"):
         return {}
     num = len(rows[0]["right"])
     ks = [2**power for power in range(num.bit_length())]
     passed = {k: fmean(pass_at_k(num, sum(row["right"]), k) for row in rows) for k in ks}
     return {"pass_at_k": passed}
-
-
-def ranking(rows: Sequence[Mapping]) -> dict[str, float]:
-    """The share of questions whose right name comes first, among the first five, or anywhere."""
-    own = [own_values(row) for row in rows]
-    return {metric: fmean(values[metric] for values in own) for metric in OWN["ranking"]}
 
 
 def jobs(rows: Sequence[Mapping]) -> dict[str, float]:
@@ -212,12 +204,11 @@ def _shared(a: Box, b: Box) -> float:
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
-SCORES = {
+SCORES = {  # beside `own_values`, which are all that is known of a ranking
     "detection": detection,
     "classification": classification,
     "grounding": grounding,
     "maths": answers,
     "program": answers,
-    "ranking": ranking,
     "job": jobs,
 }
